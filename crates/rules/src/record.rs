@@ -1,0 +1,87 @@
+//! Record: one change of one key at one Revision, and the only thing the log holds.
+//!
+//! Internal Records (an epoch opening, a compaction) are part of the log and invisible to clients.
+
+use alloc::sync::Arc;
+use bytes::Bytes;
+
+use crate::revision::{Epoch, Revision};
+
+/// The key every internal Record carries, as the ancestor's first Record does.
+pub const INTERNAL_KEY: &[u8] = b"_netsy";
+
+/// What a Record is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A client's put or delete.
+    Write,
+    /// Opens an epoch in the log.
+    Epoch,
+    /// Raises the compaction floor to `prev_revision`.
+    Compaction,
+}
+
+/// One change of one key at one Revision. (epoch, revision) names exactly one content for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the log.
+    pub revision: Revision,
+    /// The epoch of the Primary that assigned it.
+    pub epoch: Epoch,
+    /// What it is for.
+    pub kind: Kind,
+    /// The key; never empty.
+    pub key: Bytes,
+    /// The new value; empty for a tombstone and for internal Records.
+    pub value: Bytes,
+    /// Whether this Revision created the key.
+    pub created: bool,
+    /// Whether this is a tombstone.
+    pub deleted: bool,
+    /// Revision of this incarnation's creation (a tombstone keeps it).
+    pub create_revision: Revision,
+    /// Revision of the live predecessor, 0 for a create.
+    pub prev_revision: Revision,
+    /// 1, 2, 3 ... per incarnation; 0 on a tombstone.
+    pub version: u64,
+    /// The lease id given by the client, 0 for none.
+    pub lease: i64,
+    /// The Primary's wall clock when it assigned, nanoseconds since 1970. Informative only.
+    pub created_at: i64,
+    /// node_id of the Primary that assigned it.
+    pub leader_id: Arc<str>,
+}
+
+impl Record {
+    /// The Record that opens `epoch` at `revision`.
+    #[must_use]
+    pub fn opening(epoch: Epoch, revision: Revision, leader_id: Arc<str>, created_at: i64) -> Record {
+        Record {
+            revision,
+            epoch,
+            kind: Kind::Epoch,
+            key: Bytes::from_static(INTERNAL_KEY),
+            value: Bytes::new(),
+            created: revision == Revision(1),
+            deleted: false,
+            create_revision: revision,
+            prev_revision: Revision::ZERO,
+            version: 1,
+            lease: 0,
+            created_at,
+            leader_id,
+        }
+    }
+
+    /// Whether clients may ever see it.
+    #[must_use]
+    pub fn is_visible(&self) -> bool {
+        self.kind == Kind::Write
+    }
+
+    /// Bytes it holds in memory and files, roughly: key, value and fixed fields.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.key.len() + self.value.len() + 64
+    }
+}
