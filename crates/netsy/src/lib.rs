@@ -1,1 +1,4 @@
-//! x
+//! How it is done: the rooms of the Netsy server, and `run`, which is handed its world.
+
+pub mod standing;
+pub mod view;

@@ -1,0 +1,244 @@
+//! Standing: what a Node knows of its own place in the cluster, and the questions the doors may ask it.
+//!
+//! The driver replaces the Standing as a whole whenever something changes; everybody else only reads it.
+//! Txns and reads that need the Primary's word go to the driver as [`Request`]s. A request that is dropped
+//! unanswered was ambiguous: it answers `leader changed`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use rules::refusal::Refusal;
+use rules::revision::{Epoch, Revision};
+use rules::txn::{Decision, Txn};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::view::View;
+
+/// Whether a Node can do its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthState {
+    /// Restoring; serves nothing yet.
+    Loading,
+    /// At work.
+    Healthy,
+    /// Something it needs is missing; the Standing says what.
+    Degraded,
+}
+
+/// What a Node is to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrimaryState {
+    /// Accepts no writes.
+    Replica,
+    /// Named, and reading the chain.
+    Starting,
+    /// Accepts writes.
+    Active,
+    /// Closing: accepts no more writes, makes what it assigned durable.
+    Draining,
+}
+
+/// One Node as etcd clients see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Stable id from `members.json`.
+    pub member_id: u64,
+    /// node_id; never empty.
+    pub name: String,
+    /// Where clients reach it.
+    pub client_urls: Vec<String>,
+    /// Where Nodes reach it.
+    pub peer_urls: Vec<String>,
+}
+
+/// A Node's place in the cluster, at one moment.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// This Node's name.
+    pub node_id: String,
+    /// The cluster's name.
+    pub cluster_id: String,
+    /// This Node's etcd id, 0 until `members.json` names it.
+    pub member_id: u64,
+    /// Health State.
+    pub health: HealthState,
+    /// Why the Node is not Healthy, or not writable; a sentence for an operator.
+    pub reason: Option<String>,
+    /// Primary State.
+    pub primary_state: PrimaryState,
+    /// The epoch this Node knows to be current.
+    pub epoch: Epoch,
+    /// The Primary's member_id, 0 if none is known.
+    pub leader: u64,
+    /// The Primary's node_id, if one is known.
+    pub leader_name: Option<String>,
+    /// Whether this Node is the Elector.
+    pub elector: bool,
+    /// The members as the Elector knows them; empty on a Node that is not the Elector.
+    pub members: Vec<Member>,
+}
+
+impl Standing {
+    /// The etcd cluster id: FNV-1a of the cluster's name, as the ancestor has it. Never 0.
+    #[must_use]
+    pub fn cluster_number(&self) -> u64 {
+        let hash = self.cluster_id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        hash.max(1)
+    }
+}
+
+/// What the doors ask of the driver.
+#[derive(Debug)]
+pub enum Request {
+    /// Decide and, if it writes, commit. Answered when everything it saw is committed.
+    Txn {
+        /// Already checked.
+        txn: Txn,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Outcome, Refusal>>,
+    },
+    /// A Revision such that a local read at or above it is linearizable.
+    ReadIndex {
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Revision, Refusal>>,
+    },
+}
+
+/// A decided and committed Txn.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was decided. Its reads before the mutation are as of `decision.base`.
+    pub decision: Decision,
+    /// The Revision given to its mutation, if it had one. Reads after the mutation are as of here.
+    pub assigned: Option<Revision>,
+}
+
+/// Sizes of the local SQLite database, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sizes {
+    /// File size.
+    pub total: u64,
+    /// Without free pages.
+    pub in_use: u64,
+}
+
+/// State the driver writes and the doors read without asking.
+#[derive(Debug)]
+pub struct Board {
+    standing: ArcSwap<Standing>,
+    /// Until when (milliseconds of [`now`]) linearizable reads may be answered here without asking.
+    lease_until: AtomicU64,
+    total: AtomicU64,
+    in_use: AtomicU64,
+}
+
+/// Milliseconds of a clock that never goes back and goes on while the machine is suspended.
+#[must_use]
+pub fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+impl Board {
+    /// A board that shows `standing` and grants no reads.
+    #[must_use]
+    pub fn new(standing: Standing) -> Arc<Board> {
+        Arc::new(Board {
+            standing: ArcSwap::from_pointee(standing),
+            lease_until: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+            in_use: AtomicU64::new(0),
+        })
+    }
+
+    /// What the Node knows of itself now.
+    #[must_use]
+    pub fn standing(&self) -> Arc<Standing> {
+        self.standing.load_full()
+    }
+
+    /// Replaces the Standing.
+    pub fn set_standing(&self, standing: Standing) {
+        self.standing.store(Arc::new(standing));
+    }
+
+    /// Lets linearizable reads be answered locally until `until` (milliseconds of [`now`]); 0 ends it.
+    pub fn set_lease(&self, until: u64) {
+        self.lease_until.store(until, Ordering::SeqCst);
+    }
+
+    /// Whether a linearizable read may be answered from the committed state at this moment.
+    #[must_use]
+    pub fn has_lease(&self) -> bool {
+        now() < self.lease_until.load(Ordering::SeqCst)
+    }
+
+    /// Sizes of the local database as last measured.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            total: self.total.load(Ordering::Relaxed),
+            in_use: self.in_use.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Notes freshly measured sizes.
+    pub fn set_sizes(&self, sizes: Sizes) {
+        self.total.store(sizes.total, Ordering::Relaxed);
+        self.in_use.store(sizes.in_use, Ordering::Relaxed);
+    }
+}
+
+/// What a door holds of the running Node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// The committed state and its watchers.
+    pub view: Arc<View>,
+    /// What the driver publishes.
+    pub board: Arc<Board>,
+    /// Cancelled when the Node closes: streams end, no request is accepted any more.
+    pub closing: CancellationToken,
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+impl Handle {
+    /// A handle whose requests arrive at the returned receiver.
+    #[must_use]
+    pub fn new(
+        view: Arc<View>,
+        board: Arc<Board>,
+        closing: CancellationToken,
+    ) -> (Handle, mpsc::UnboundedReceiver<Request>) {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        (Handle { view, board, closing, requests }, receiver)
+    }
+
+    /// Decides `txn` (already checked) and waits until everything it saw or wrote is committed.
+    ///
+    /// # Errors
+    /// The driver's refusal; `LeaderChanged` if the outcome will never be known here.
+    pub async fn txn(&self, txn: Txn) -> Result<Outcome, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Txn { txn, reply }).map_err(|_| Refusal::NoLeader)?;
+        answer.await.unwrap_or(Err(Refusal::LeaderChanged))
+    }
+
+    /// Waits until a read of the committed state is linearizable.
+    ///
+    /// # Errors
+    /// `NoLeader` or `Unavailable` when this Node cannot know the newest committed Revision.
+    pub async fn linearize(&self) -> Result<(), Refusal> {
+        if self.board.has_lease() {
+            return Ok(());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::ReadIndex { reply }).map_err(|_| Refusal::NoLeader)?;
+        let revision = answer.await.unwrap_or(Err(Refusal::NoLeader))?;
+        self.view.reached(revision).await;
+        Ok(())
+    }
+}
