@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use bytes::Bytes;
 
 use crate::revision::{Epoch, Revision};
+use crate::txn::Change;
 
 /// The key every internal Record carries, as the ancestor's first Record does.
 pub const INTERNAL_KEY: &[u8] = b"_netsy";
@@ -55,7 +56,12 @@ pub struct Record {
 impl Record {
     /// The Record that opens `epoch` at `revision`.
     #[must_use]
-    pub fn opening(epoch: Epoch, revision: Revision, leader_id: Arc<str>, created_at: i64) -> Record {
+    pub fn opening(
+        epoch: Epoch,
+        revision: Revision,
+        leader_id: Arc<str>,
+        created_at: i64,
+    ) -> Record {
         Record {
             revision,
             epoch,
@@ -68,6 +74,40 @@ impl Record {
             prev_revision: Revision::ZERO,
             version: 1,
             lease: 0,
+            created_at,
+            leader_id,
+        }
+    }
+
+    /// The Record that makes `change` at `revision`. Versions count up per incarnation; a tombstone has
+    /// version 0 and keeps the creation it ends.
+    #[must_use]
+    pub fn write(
+        change: &Change,
+        revision: Revision,
+        epoch: Epoch,
+        leader_id: Arc<str>,
+        created_at: i64,
+    ) -> Record {
+        let prev = change.prev.unwrap_or_default();
+        let deleted = change.value.is_none();
+        let created = change.prev.is_none();
+        Record {
+            revision,
+            epoch,
+            kind: Kind::Write,
+            key: change.key.clone(),
+            value: change.value.clone().unwrap_or_default(),
+            created,
+            deleted,
+            create_revision: if created {
+                revision
+            } else {
+                prev.create_revision
+            },
+            prev_revision: prev.mod_revision,
+            version: if deleted { 0 } else { prev.version + 1 },
+            lease: change.lease,
             created_at,
             leader_id,
         }
