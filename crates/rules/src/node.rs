@@ -36,6 +36,8 @@ pub enum Input {
     Promised(Epoch),
     /// What lies in a slot that was read; `None` is nothing, `Err` is no answer.
     SlotRead(Revision, Result<Option<Found>, ()>),
+    /// The tail slot is empty because its Chunk was cleaned up: the chain goes on beyond it.
+    FellBehind,
     /// Our Chunk, reaching to the second Revision, is in the slot named by the first.
     Uploaded(Revision, Revision),
     /// Another Chunk is in the slot we wrote to.
@@ -81,7 +83,13 @@ pub enum Effect {
     /// Make the promise durable; answer with `Promised`.
     Promise(Epoch),
     /// Read the slot; answer with `SlotRead`.
-    ReadSlot(Revision),
+    ReadSlot {
+        /// The tail slot.
+        slot: Revision,
+        /// Before answering that nothing is there, make sure by a list that the chain does not go on
+        /// beyond the slot: it may have been cleaned up while this Node slept. If it does: `FellBehind`.
+        confirm: bool,
+    },
     /// Create the slot named by `first` with every Record from there on, at most to `last`, and
     /// `opening` after them. Settle it, sending the same bytes; answer with `Uploaded` or `SlotTaken`.
     Upload {
@@ -273,6 +281,14 @@ impl Node {
             Input::DiskLost(reason) => self.disk_lost(reason, &mut effects),
             Input::DiskBack { last, durable } => self.disk_back(now, last, durable, &mut effects),
             Input::ChainDamaged(reason) => self.damage(reason, &mut effects),
+            Input::FellBehind => {
+                self.end_tenure(&mut effects);
+                effects.push(Effect::Refuse(format!(
+                    "chunks after revision {} were cleaned up while this node was away: \
+                     start it again, and it restores from the newest snapshot",
+                    self.log.durable
+                )));
+            }
             Input::Close => self.closing = true,
         }
         self.advance(now, created_at, &mut effects);
@@ -319,8 +335,12 @@ impl Node {
         }
     }
 
-    /// Raises committed: by the bucket path, what the chain and the own disk both hold.
+    /// Raises committed: by the bucket path, what the chain and the own disk both hold. Not while the
+    /// fence waits for the register: a fence that landed in a cleaned-up slot must never have been believed.
     fn commit(&mut self, effects: &mut Vec<Effect>) {
+        if matches!(self.tenure, Tenure::Activating(..)) {
+            return;
+        }
         let committed = self.log.durable.min(self.log.appended);
         if committed > self.log.committed {
             self.log.committed = committed;
@@ -344,7 +364,7 @@ impl Node {
                 });
             }
             Tenure::Activating(epoch, opening)
-                if self.log.committed >= opening && !self.elector.is_swapping() =>
+                if self.log.appended >= opening && !self.elector.is_swapping() =>
             {
                 let named = self.elector.register().is_some_and(|register| {
                     register.epoch == epoch && register.primary.as_ref() == Some(&self.me)
@@ -421,7 +441,10 @@ impl Node {
         let idle = !self.slot_reading && !self.closing && self.trouble().is_none();
         if wants && idle && self.log.appended == self.log.last && now >= self.slot_read_at {
             self.slot_reading = true;
-            effects.push(Effect::ReadSlot(self.log.tail_slot()));
+            effects.push(Effect::ReadSlot {
+                slot: self.log.tail_slot(),
+                confirm: self.tenure != Tenure::None || !self.caught_up,
+            });
         }
     }
 
