@@ -276,6 +276,9 @@ fn compare(store: &Store, slot: Revision, chunk: Vec<Encoded>) -> Input {
             let differs = first_difference(&records, &own);
             Input::SlotRead(slot, Ok(Some(Found { records, differs })))
         }
-        Err(failure) => Input::DiskLost(failure.to_string()),
+        Err(failure) => {
+            warn!(%failure, "could not read the local database beside the chain");
+            Input::SlotRead(slot, Err(()))
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! has seen is committed. Slow work (bucket, disk) runs elsewhere and comes back as an Input.
 
 mod effects;
+mod progress;
 mod registration;
 mod restore;
 mod snapshots;
@@ -50,6 +51,12 @@ pub(crate) enum Event {
     Appended(u64, Revision),
     /// The Elector's list of members.
     Members(Vec<Member>),
+    /// The disk refused a batch, or a read.
+    DiskLost(String),
+    /// The disk works again.
+    DiskBack,
+    /// The disk does not work yet.
+    DiskStillLost(String),
 }
 
 /// What the driver needs to run.
@@ -130,7 +137,9 @@ pub(crate) struct Driver {
     upload_since: u64,
     members: Vec<Member>,
     members_at: u64,
-    reason: Option<String>,
+    disk_failed: bool,
+    recovering: bool,
+    disk_at: u64,
     ended: Option<Ended>,
 }
 
@@ -215,7 +224,9 @@ impl Driver {
             upload_since: 0,
             members: Vec::new(),
             members_at: 0,
-            reason: None,
+            disk_failed: false,
+            recovering: false,
+            disk_at: 0,
             ended: None,
         }
     }
@@ -236,6 +247,12 @@ impl Driver {
                 }
                 Event::Appended(..) => {}
                 Event::Members(members) => self.members = members,
+                Event::DiskLost(why) => self.disk_lost(&why),
+                Event::DiskBack => self.disk_back(),
+                Event::DiskStillLost(why) => {
+                    self.recovering = false;
+                    tracing::debug!(why, "the local database does not work yet");
+                }
             }
         }
         for request in asked.drain(..) {
@@ -314,6 +331,7 @@ impl Driver {
     fn take(&mut self, record: rules::record::Record) {
         let bytes = record::encode(&record);
         self.view.append(&record);
+        self.snapshots.grew(bytes.len());
         let encoded = Encoded { record, bytes };
         self.unsent.push_back(encoded.clone());
         self.batch.append.push(encoded);
@@ -339,11 +357,89 @@ impl Driver {
                         }
                         Event::Appended(generation, upto)
                     }
-                    Err(failure) => Event::Input(Input::DiskLost(failure.to_string())),
+                    Err(failure) => Event::DiskLost(failure.to_string()),
                 };
                 let _ = events.send(event);
             }),
         );
+    }
+
+    /// What time alone brings: Snapshots, the Elector's list of members, gauges, a disk that came back.
+    fn housekeeping(&mut self) {
+        self.tend_snapshots();
+        self.tend_members();
+        self.tend_disk();
+        let log = self.node.log();
+        self.metrics.latest_revision.set(log.last.wire());
+        self.metrics.bucket_revision.set(log.durable.wire());
+        self.metrics.pending_writes.set(self.waiting.len() as i64);
+    }
+
+    /// The Elector's duty: member ids for every registered Node, looked at every few seconds.
+    fn tend_members(&mut self) {
+        let every = if self.members.is_empty() { 500 } else { 5_000 };
+        if !self.node.elector().is_acting(now()) || now() < self.members_at + every {
+            return;
+        }
+        self.members_at = now();
+        let (bucket, cluster_id) = (self.bucket.clone(), self.cluster_id.clone());
+        let events = self.events.clone();
+        self.runtime.spawn(async move {
+            match registration::tend_members(&bucket, &cluster_id).await {
+                Ok(members) => {
+                    let _ = events.send(Event::Members(members));
+                }
+                Err(why) => warn!(why, "could not look after the members; trying again"),
+            }
+        });
+    }
+
+    /// Looks whether a disk that failed works again.
+    fn tend_disk(&mut self) {
+        if now() < self.disk_at + 1_000 {
+            return;
+        }
+        self.disk_at = now();
+        self.board.set_sizes(self.store.sizes());
+        if !self.disk_failed || self.recovering {
+            return;
+        }
+        self.recovering = true;
+        let (store, events) = (self.store.clone(), self.events.clone());
+        self.runtime.spawn_blocking(move || {
+            let event = match store.recover() {
+                Ok(()) => Event::DiskBack,
+                Err(failure) => Event::DiskStillLost(failure.to_string()),
+            };
+            let _ = events.send(event);
+        });
+    }
+
+    /// The disk works again: what it holds is the log, and Records beyond the chain wait for a Chunk.
+    fn disk_back(&mut self) {
+        self.recovering = false;
+        self.disk_failed = false;
+        self.generation += 1;
+        let meta = self.store.meta();
+        info!(last = meta.last.0, "the local database works again");
+        self.step(Input::DiskBack { last: meta.last, durable: meta.durable });
+        self.unsent.clear();
+        let unsent = &mut self.unsent;
+        let read = self.store.scan(meta.durable, meta.last, &mut |encoded| {
+            unsent.push_back(encoded);
+            std::ops::ControlFlow::Continue(())
+        });
+        if let Err(failure) = read {
+            self.disk_lost(&failure.to_string());
+        }
+    }
+
+    fn disk_lost(&mut self, why: &str) {
+        if !self.disk_failed {
+            warn!(why, "the local database failed: this node accepts no writes until it works again");
+        }
+        self.disk_failed = true;
+        self.step(Input::DiskLost(why.to_owned()));
     }
 
     /// Why this Node does not answer for the log just now.
