@@ -79,8 +79,10 @@ impl Record {
         }
     }
 
-    /// The Record that makes `change` at `revision`. Versions count up per incarnation; a tombstone has
-    /// version 0 and keeps the creation it ends.
+    /// The Record of a client's decided change, at the Revision it is assigned. A put without a live
+    /// predecessor creates: version 1, its own create_revision, prev_revision 0. A put over one counts its
+    /// version on and keeps its create_revision. A tombstone keeps the create_revision, with version 0,
+    /// no value and no lease.
     #[must_use]
     pub fn write(
         change: &Change,
@@ -89,25 +91,25 @@ impl Record {
         leader_id: Arc<str>,
         created_at: i64,
     ) -> Record {
-        let prev = change.prev.unwrap_or_default();
+        let prev = change.prev;
         let deleted = change.value.is_none();
-        let created = change.prev.is_none();
+        let version = if deleted {
+            0
+        } else {
+            prev.map_or(1, |prev| prev.version + 1)
+        };
         Record {
             revision,
             epoch,
             kind: Kind::Write,
             key: change.key.clone(),
             value: change.value.clone().unwrap_or_default(),
-            created,
+            created: !deleted && prev.is_none(),
             deleted,
-            create_revision: if created {
-                revision
-            } else {
-                prev.create_revision
-            },
-            prev_revision: prev.mod_revision,
-            version: if deleted { 0 } else { prev.version + 1 },
-            lease: change.lease,
+            create_revision: prev.map_or(revision, |prev| prev.create_revision),
+            prev_revision: prev.map_or(Revision::ZERO, |prev| prev.mod_revision),
+            version,
+            lease: if deleted { 0 } else { change.lease },
             created_at,
             leader_id,
         }
