@@ -9,6 +9,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // RPCs the etcd door does not override answer Unimplemented; KeyValues are encoded once, by the view.
     let files = protox::compile(["etcd_rpc.proto"], [PROTOS])?;
-    tonic_prost_build::configure().bytes(".").generate_default_stubs(true).compile_fds(files)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .generate_default_stubs(true)
+        .extern_path(".mvccpb.KeyValue", "crate::view::KeyValue")
+        .compile_fds(files)?;
     Ok(())
 }

@@ -10,6 +10,8 @@ pub mod authpb {
 }
 
 pub mod mvccpb {
+    pub use crate::view::KeyValue;
+
     tonic::include_proto!("mvccpb");
 }
 
