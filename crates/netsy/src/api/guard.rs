@@ -34,7 +34,9 @@ impl Guard {
         if self.handle.closing.is_cancelled() {
             return Err(Refusal::Unavailable("the node is closing".into()));
         }
-        let wants_leader = headers.get("hasleader").is_some_and(|value| value == "true");
+        let wants_leader = headers
+            .get("hasleader")
+            .is_some_and(|value| value == "true");
         if wants_leader && self.handle.board.standing().leader == 0 {
             return Err(Refusal::NoLeader);
         }
@@ -54,7 +56,10 @@ pub(super) async fn pass(State(guard): State<Guard>, request: Request, next: Nex
         Err(_) => {
             guard.metrics.panics.inc();
             error!(%path, "a request ended in a fault of ours; it was answered `Internal`");
-            refuse(call, &Status::internal("netsy: a fault of ours ended this request"))
+            refuse(
+                call,
+                &Status::internal("netsy: a fault of ours ended this request"),
+            )
         }
     }
 }
@@ -102,7 +107,9 @@ fn correct(headers: &mut HeaderMap, path: &str) -> Option<Code> {
         Code::Unimplemented if told.message().is_empty() => Some(nobody(path)),
         _ => None,
     };
-    let Some(ours) = ours else { return Some(told.code()) };
+    let Some(ours) = ours else {
+        return Some(told.code());
+    };
     match ours.add_header(headers) {
         Ok(()) => Some(ours.code()),
         Err(_) => Some(told.code()),
@@ -120,7 +127,10 @@ fn too_large(told: &str) -> Option<Status> {
 
 /// What Go's gRPC says of a service or method that is not there.
 fn nobody(path: &str) -> Status {
-    let (service, method) = path.trim_start_matches('/').rsplit_once('/').unwrap_or((path, ""));
+    let (service, method) = path
+        .trim_start_matches('/')
+        .rsplit_once('/')
+        .unwrap_or((path, ""));
     let served = super::SUPPORTED
         .iter()
         .any(|(known, _)| service.strip_prefix("etcdserverpb.") == Some(*known));
@@ -138,17 +148,25 @@ mod tests {
     #[test]
     fn oversize_is_told_as_etcd_tells_it() {
         let mut headers = HeaderMap::new();
-        let tonics = "Error, decoded message length too large: found 9 bytes, the limit is: 1 bytes";
-        Status::out_of_range(tonics).add_header(&mut headers).expect("plain text");
+        let tonics =
+            "Error, decoded message length too large: found 9 bytes, the limit is: 1 bytes";
+        Status::out_of_range(tonics)
+            .add_header(&mut headers)
+            .expect("plain text");
         assert_eq!(correct(&mut headers, "/x/Y"), Some(Code::ResourceExhausted));
         let told = Status::from_header_map(&headers).expect("a status");
-        assert_eq!(told.message(), "grpc: received message larger than max (9 vs. 2097152)");
+        assert_eq!(
+            told.message(),
+            "grpc: received message larger than max (9 vs. 2097152)"
+        );
     }
 
     #[test]
     fn other_refusals_pass_untouched() {
         let mut headers = HeaderMap::new();
-        status::of(&Refusal::FutureRevision).add_header(&mut headers).expect("plain text");
+        status::of(&Refusal::FutureRevision)
+            .add_header(&mut headers)
+            .expect("plain text");
         assert_eq!(correct(&mut headers, "/x/Y"), Some(Code::OutOfRange));
         let told = Status::from_header_map(&headers).expect("a status");
         assert_eq!(told.message(), Refusal::FutureRevision.to_string());
@@ -157,8 +175,14 @@ mod tests {
 
     #[test]
     fn strangers_are_named() {
-        assert_eq!(nobody("/v3lock.Lock/Lock").message(), "unknown service v3lock.Lock");
+        assert_eq!(
+            nobody("/v3lock.Lock/Lock").message(),
+            "unknown service v3lock.Lock"
+        );
         let told = nobody("/etcdserverpb.KV/Steal");
-        assert_eq!(told.message(), "unknown method Steal for service etcdserverpb.KV");
+        assert_eq!(
+            told.message(),
+            "unknown method Steal for service etcdserverpb.KV"
+        );
     }
 }

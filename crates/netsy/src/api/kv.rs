@@ -57,9 +57,14 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<BoxStream<RangeStreamResponse>>, Status> {
-        let pages = self.start_pages(request.get_ref()).await.map_err(status::from)?;
+        let pages = self
+            .start_pages(request.get_ref())
+            .await
+            .map_err(status::from)?;
         let pages = stream::try_unfold(Some(pages), async |pages| {
-            let Some(mut pages) = pages else { return Ok(None) };
+            let Some(mut pages) = pages else {
+                return Ok(None);
+            };
             let (page, last) = pages.next().await.map_err(status::from)?;
             Ok(Some((page, (!last).then_some(pages))))
         });

@@ -28,7 +28,11 @@ pub const fn id(ttl: i64, random: u32) -> i64 {
 #[must_use]
 pub const fn ttl(id: i64) -> Option<i64> {
     let ttl = id >> RANDOM_BITS;
-    if ttl >= MIN_TTL && ttl <= MAX_TTL { Some(ttl) } else { None }
+    if ttl >= MIN_TTL && ttl <= MAX_TTL {
+        Some(ttl)
+    } else {
+        None
+    }
 }
 
 /// Answers LeaseGrant.
@@ -40,9 +44,18 @@ impl Lease {
             return Err(Refusal::LeaseTtlTooLarge);
         }
         let ttl = request.ttl.max(MIN_TTL);
-        let id = if request.id == 0 { id(ttl, random()?) } else { request.id };
+        let id = if request.id == 0 {
+            id(ttl, random()?)
+        } else {
+            request.id
+        };
         let header = self.0.header(self.0.handle.view.committed());
-        Ok(LeaseGrantResponse { header, id, ttl, error: String::new() })
+        Ok(LeaseGrantResponse {
+            header,
+            id,
+            ttl,
+            error: String::new(),
+        })
     }
 }
 
@@ -51,7 +64,9 @@ fn random() -> Result<u32, Refusal> {
     let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
     match filled {
         Ok(_) => Ok(u32::from_ne_bytes(bytes)),
-        Err(why) => Err(Refusal::Unavailable(format!("no random lease id could be made: {why}"))),
+        Err(why) => Err(Refusal::Unavailable(format!(
+            "no random lease id could be made: {why}"
+        ))),
     }
 }
 
@@ -61,7 +76,9 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
-        self.grant(request.into_inner()).map(Response::new).map_err(status::from)
+        self.grant(request.into_inner())
+            .map(Response::new)
+            .map_err(status::from)
     }
 }
 

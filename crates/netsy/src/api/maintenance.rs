@@ -27,7 +27,10 @@ impl maintenance_server::Maintenance for Maintenance {
         let mut alarms = Vec::new();
         if asked && standing.health != HealthState::Healthy {
             let alarm = AlarmType::Corrupt as i32;
-            alarms.push(AlarmMember { member_id: standing.member_id, alarm });
+            alarms.push(AlarmMember {
+                member_id: standing.member_id,
+                alarm,
+            });
         }
         let header = self.0.header(self.0.handle.view.committed());
         Ok(Response::new(AlarmResponse { header, alarms }))
@@ -69,7 +72,10 @@ fn errors(standing: &Standing) -> Vec<String> {
         HealthState::Loading => "loading",
         HealthState::Degraded => "degraded",
     };
-    let reason = standing.reason.as_deref().map_or(String::new(), |reason| format!(": {reason}"));
+    let reason = standing
+        .reason
+        .as_deref()
+        .map_or(String::new(), |reason| format!(": {reason}"));
     errors.push(format!("node `{}` is {state}{reason}", standing.node_id));
     errors
 }

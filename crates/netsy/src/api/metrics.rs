@@ -32,7 +32,11 @@ struct Handled {
     grpc_code: &'static str,
 }
 
-const UNKNOWN: Rpc = Rpc { grpc_type: "unary", grpc_service: "unknown", grpc_method: "unknown" };
+const UNKNOWN: Rpc = Rpc {
+    grpc_type: "unary",
+    grpc_service: "unknown",
+    grpc_method: "unknown",
+};
 
 impl Rpc {
     /// The RPC behind a path such as `/etcdserverpb.KV/Range`.
@@ -44,9 +48,15 @@ impl Rpc {
         else {
             return UNKNOWN;
         };
-        let supported = super::SUPPORTED.iter().map(|(service, method)| (*service, *method));
-        let refused = super::unsupported::TABLE.iter().map(|(service, method, _)| (*service, *method));
-        let known = supported.chain(refused).find(|known| *known == (service, method));
+        let supported = super::SUPPORTED
+            .iter()
+            .map(|(service, method)| (*service, *method));
+        let refused = super::unsupported::TABLE
+            .iter()
+            .map(|(service, method, _)| (*service, *method));
+        let known = supported
+            .chain(refused)
+            .find(|known| *known == (service, method));
         known.map_or(UNKNOWN, |(service, grpc_method)| Rpc {
             grpc_type: kind(grpc_method),
             grpc_service: full_name(service),
@@ -106,7 +116,11 @@ impl Metrics {
     /// Shows every counter in `registry`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("grpc_server_started", "RPCs started", self.started.clone());
-        registry.register("grpc_server_handled", "RPCs ended, by gRPC code", self.handled.clone());
+        registry.register(
+            "grpc_server_handled",
+            "RPCs ended, by gRPC code",
+            self.handled.clone(),
+        );
         registry.register(
             "grpc_server_handling_seconds",
             "Time from request to answer of unary RPCs",
@@ -145,13 +159,27 @@ impl Metrics {
     pub(super) fn begin(&self, path: &str) -> Call {
         let rpc = Rpc::of(path);
         self.started.get_or_create(&rpc).inc();
-        Call { metrics: self.clone(), rpc, begun: Instant::now(), code: None }
+        Call {
+            metrics: self.clone(),
+            rpc,
+            begun: Instant::now(),
+            code: None,
+        }
     }
 }
 
 fn labels(rpc: Rpc, code: Code) -> Handled {
-    let Rpc { grpc_type, grpc_service, grpc_method } = rpc;
-    Handled { grpc_type, grpc_service, grpc_method, grpc_code: name(code) }
+    let Rpc {
+        grpc_type,
+        grpc_service,
+        grpc_method,
+    } = rpc;
+    Handled {
+        grpc_type,
+        grpc_service,
+        grpc_method,
+        grpc_code: name(code),
+    }
 }
 
 /// One request under way.
@@ -177,10 +205,16 @@ impl Drop for Call {
         } else {
             self.code.unwrap_or(Code::Cancelled)
         };
-        self.metrics.handled.get_or_create(&labels(self.rpc, code)).inc();
+        self.metrics
+            .handled
+            .get_or_create(&labels(self.rpc, code))
+            .inc();
         if self.rpc.grpc_type == "unary" {
             let seconds = self.begun.elapsed().as_secs_f64();
-            self.metrics.seconds.get_or_create(&self.rpc).observe(seconds);
+            self.metrics
+                .seconds
+                .get_or_create(&self.rpc)
+                .observe(seconds);
         }
     }
 }

@@ -105,7 +105,10 @@ impl Door {
             HealthState::Loading => Err(Refusal::Unavailable(format!(
                 "node `{}` is loading: {}",
                 standing.node_id,
-                standing.reason.as_deref().unwrap_or("its log is being restored"),
+                standing
+                    .reason
+                    .as_deref()
+                    .unwrap_or("its log is being restored"),
             ))),
             HealthState::Healthy | HealthState::Degraded => Ok(()),
         }

@@ -45,7 +45,14 @@ impl Pages {
             query.revision = current.wire();
         }
         let left = (query.limit > 0).then_some(query.limit);
-        Ok(Pages { door, query, current, left, page: FIRST_PAGE, total: None })
+        Ok(Pages {
+            door,
+            query,
+            current,
+            left,
+            page: FIRST_PAGE,
+            total: None,
+        })
     }
 
     /// Reads the next page, and says whether the stream ends with it.
@@ -65,7 +72,10 @@ impl Pages {
         self.left = self.left.map(|left| left - taken);
 
         let last = !answer.more || self.left == Some(0);
-        let mut response = RangeResponse { kvs: Vec::new(), ..RangeResponse::default() };
+        let mut response = RangeResponse {
+            kvs: Vec::new(),
+            ..RangeResponse::default()
+        };
         if last {
             response.header = self.door.header(self.current);
             response.count = total;
@@ -74,16 +84,30 @@ impl Pages {
             self.advance(&answer);
         }
         response.kvs = answer.kvs;
-        Ok((RangeStreamResponse { range_response: Some(response) }, last))
+        Ok((
+            RangeStreamResponse {
+                range_response: Some(response),
+            },
+            last,
+        ))
     }
 
     /// Moves the start just behind the last key, and adapts the page to the size of this one.
     fn advance(&mut self, answer: &RangeAnswer) {
-        let Some(last) = answer.kvs.last() else { return };
+        let Some(last) = answer.kvs.last() else {
+            return;
+        };
         self.query.range.start = behind(last.key());
-        let bytes = answer.kvs.iter().map(Message::encoded_len).sum::<usize>().max(1);
+        let bytes = answer
+            .kvs
+            .iter()
+            .map(Message::encoded_len)
+            .sum::<usize>()
+            .max(1);
         let fitting = answer.kvs.len().saturating_mul(MAX_REQUEST_BYTES) / bytes;
-        self.page = i64::try_from(fitting).unwrap_or(LONGEST_PAGE).clamp(1, LONGEST_PAGE);
+        self.page = i64::try_from(fitting)
+            .unwrap_or(LONGEST_PAGE)
+            .clamp(1, LONGEST_PAGE);
     }
 }
 

@@ -70,11 +70,18 @@ pub(super) async fn read(
     match tokio::task::spawn_blocking(move || view.range(&query, current)).await {
         Ok(answer) => answer,
         Err(broken) if broken.is_panic() => std::panic::resume_unwind(broken.into_panic()),
-        Err(_) => Err(Refusal::Unavailable("a read was given up: the node is closing".into())),
+        Err(_) => Err(Refusal::Unavailable(
+            "a read was given up: the node is closing".into(),
+        )),
     }
 }
 
 /// etcd's answer.
 pub(super) fn response(header: Option<ResponseHeader>, answer: RangeAnswer) -> RangeResponse {
-    RangeResponse { header, kvs: answer.kvs, more: answer.more, count: answer.count }
+    RangeResponse {
+        header,
+        kvs: answer.kvs,
+        more: answer.more,
+        count: answer.count,
+    }
 }

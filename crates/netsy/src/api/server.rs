@@ -64,7 +64,13 @@ pub async fn serve(
     let closing = handle.closing.clone();
     let limits = Arc::new(limits);
     let port = Port {
-        router: router(Door { handle, limits: Arc::clone(&limits) }, metrics.clone()),
+        router: router(
+            Door {
+                handle,
+                limits: Arc::clone(&limits),
+            },
+            metrics.clone(),
+        ),
         http: Arc::new(http(&limits)),
         tls,
         limits: Arc::clone(&limits),
@@ -86,8 +92,14 @@ pub async fn serve(
     }
     drop(listener);
     connections.close();
-    if timeout(limits.close_within, connections.wait()).await.is_err() {
-        debug!(connections = connections.len(), "cutting client connections that did not end");
+    if timeout(limits.close_within, connections.wait())
+        .await
+        .is_err()
+    {
+        debug!(
+            connections = connections.len(),
+            "cutting client connections that did not end"
+        );
     }
     port.closed.cancel();
     connections.wait().await;
@@ -95,7 +107,10 @@ pub async fn serve(
 
 /// Everything a request can reach.
 fn router(door: Door, metrics: Metrics) -> Router {
-    let guard = Guard { handle: door.handle.clone(), metrics };
+    let guard = Guard {
+        handle: door.handle.clone(),
+        metrics,
+    };
     let plain = Router::new()
         .route("/version", get(version))
         .route("/health", get(health))
@@ -140,7 +155,10 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .max_local_error_reset_streams(10_000)
         .keep_alive_interval(limits.ping_every)
         .keep_alive_timeout(limits.ping_every);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.handshake_within);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.handshake_within);
     builder
 }
 
@@ -162,7 +180,9 @@ impl Port {
         if let Err(why) = socket.set_nodelay(true) {
             debug!(%from, %why, "a client connection has no TCP_NODELAY");
         }
-        let Some(tls) = &self.tls else { return self.speak(socket, from).await };
+        let Some(tls) = &self.tls else {
+            return self.speak(socket, from).await;
+        };
         let acceptor = TlsAcceptor::from(tls.load_full());
         match timeout(self.limits.handshake_within, acceptor.accept(socket)).await {
             Ok(Ok(stream)) => self.speak(stream, from).await,
@@ -215,7 +235,10 @@ async fn health(State(door): State<Door>) -> Response {
         HealthState::Degraded => standing.reason.as_deref().unwrap_or("degraded"),
     };
     if reason.is_empty() {
-        return answer(StatusCode::OK, &json!({ "health": "true", "reason": reason }));
+        return answer(
+            StatusCode::OK,
+            &json!({ "health": "true", "reason": reason }),
+        );
     }
     let body = json!({ "health": "false", "reason": reason });
     answer(StatusCode::SERVICE_UNAVAILABLE, &body)

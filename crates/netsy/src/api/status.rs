@@ -49,7 +49,11 @@ mod tests {
     #[test]
     fn clients_see_the_codes_and_texts_they_match_on() {
         for (refusal, code, text) in [
-            (Refusal::EmptyKey, Code::InvalidArgument, "etcdserver: key is not provided"),
+            (
+                Refusal::EmptyKey,
+                Code::InvalidArgument,
+                "etcdserver: key is not provided",
+            ),
             (
                 Refusal::Compacted { floor: Revision(7) },
                 Code::OutOfRange,
@@ -60,17 +64,41 @@ mod tests {
                 Code::OutOfRange,
                 "etcdserver: mvcc: required revision is a future revision",
             ),
-            (Refusal::RequestTooLarge, Code::InvalidArgument, "etcdserver: request is too large"),
-            (Refusal::NoLeader, Code::Unavailable, "etcdserver: no leader"),
-            (Refusal::LeaderChanged, Code::Unavailable, "etcdserver: leader changed"),
-            (Refusal::TimedOut, Code::Unavailable, "etcdserver: request timed out"),
+            (
+                Refusal::RequestTooLarge,
+                Code::InvalidArgument,
+                "etcdserver: request is too large",
+            ),
+            (
+                Refusal::NoLeader,
+                Code::Unavailable,
+                "etcdserver: no leader",
+            ),
+            (
+                Refusal::LeaderChanged,
+                Code::Unavailable,
+                "etcdserver: leader changed",
+            ),
+            (
+                Refusal::TimedOut,
+                Code::Unavailable,
+                "etcdserver: request timed out",
+            ),
             (
                 Refusal::NoSpace,
                 Code::ResourceExhausted,
                 "etcdserver: mvcc: database space exceeded",
             ),
-            (Refusal::TooManyRequests, Code::ResourceExhausted, "etcdserver: too many requests"),
-            (Refusal::LeaseTtlTooLarge, Code::OutOfRange, "etcdserver: too large lease TTL"),
+            (
+                Refusal::TooManyRequests,
+                Code::ResourceExhausted,
+                "etcdserver: too many requests",
+            ),
+            (
+                Refusal::LeaseTtlTooLarge,
+                Code::OutOfRange,
+                "etcdserver: too large lease TTL",
+            ),
         ] {
             let status = of(&refusal);
             assert_eq!((status.code(), status.message()), (code, text));

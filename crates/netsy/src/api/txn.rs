@@ -29,7 +29,11 @@ use crate::view::RangeQuery;
 /// `Unsupported` for compares with numbers outside etcd's enums.
 pub(super) fn from_wire(request: &TxnRequest) -> Result<Txn, Refusal> {
     Ok(Txn {
-        compares: request.compare.iter().map(compare).collect::<Result<_, _>>()?,
+        compares: request
+            .compare
+            .iter()
+            .map(compare)
+            .collect::<Result<_, _>>()?,
         success: request.success.iter().map(op).collect(),
         failure: request.failure.iter().map(op).collect(),
     })
@@ -68,11 +72,17 @@ fn compare(wire: &wire::Compare) -> Result<Compare, Refusal> {
         Err(_) => return Err(unknown("result", wire.result)),
     };
     let range = KeyRange::from_wire(wire.key.clone(), wire.range_end.clone());
-    Ok(Compare { range, target, result })
+    Ok(Compare {
+        range,
+        target,
+        result,
+    })
 }
 
 fn unknown(what: &str, number: i32) -> Refusal {
-    Refusal::Unsupported(format!("compare {what} `{number}` in a txn request is not supported"))
+    Refusal::Unsupported(format!(
+        "compare {what} `{number}` in a txn request is not supported"
+    ))
 }
 
 fn op(wire: &RequestOp) -> Op {
@@ -124,7 +134,11 @@ pub(super) async fn to_wire(
     outcome: &Outcome,
 ) -> Result<TxnResponse, Refusal> {
     let succeeded = outcome.decision.succeeded;
-    let branch = if succeeded { &request.success } else { &request.failure };
+    let branch = if succeeded {
+        &request.success
+    } else {
+        &request.failure
+    };
     let newest = outcome.assigned.unwrap_or(outcome.decision.base);
     if branch.iter().any(reads) {
         door.in_time(async {
@@ -142,9 +156,15 @@ pub(super) async fn to_wire(
                 ))
             })
         })?;
-        responses.push(ResponseOp { response: Some(answer) });
+        responses.push(ResponseOp {
+            response: Some(answer),
+        });
     }
-    Ok(TxnResponse { header: door.header(newest), succeeded, responses })
+    Ok(TxnResponse {
+        header: door.header(newest),
+        succeeded,
+        responses,
+    })
 }
 
 /// Whether answering `op` needs the view.
@@ -175,14 +195,26 @@ async fn answer(
             WireAnswer::ResponseRange(range::response(header, found))
         }
         Some(WireOp::RequestPut(put)) => {
-            let prev_kv = if put.prev_kv { previous(door, &put.key, base).await? } else { None };
+            let prev_kv = if put.prev_kv {
+                previous(door, &put.key, base).await?
+            } else {
+                None
+            };
             WireAnswer::ResponsePut(PutResponse { header, prev_kv })
         }
         Some(WireOp::RequestDeleteRange(delete)) => {
             let deleted = i64::from(change == Some(place));
-            let found = if delete.prev_kv { previous(door, &delete.key, base).await? } else { None };
+            let found = if delete.prev_kv {
+                previous(door, &delete.key, base).await?
+            } else {
+                None
+            };
             let prev_kvs = found.into_iter().collect();
-            WireAnswer::ResponseDeleteRange(DeleteRangeResponse { header, deleted, prev_kvs })
+            WireAnswer::ResponseDeleteRange(DeleteRangeResponse {
+                header,
+                deleted,
+                prev_kvs,
+            })
         }
         Some(WireOp::RequestTxn(_)) | None => return Err(Refusal::KeyNotFound),
     })
@@ -191,10 +223,17 @@ async fn answer(
 /// The KeyValue a mutation of `key` replaced: the live one as of `base`.
 async fn previous(door: &Door, key: &Bytes, base: Revision) -> Result<Option<KeyValue>, Refusal> {
     let query = RangeQuery::all(KeyRange::single(key.clone()));
-    Ok(range::read(&door.handle.view, query, base).await?.kvs.into_iter().next())
+    Ok(range::read(&door.handle.view, query, base)
+        .await?
+        .kvs
+        .into_iter()
+        .next())
 }
 
 /// Inside a Txn, headers carry a Revision and nothing else.
 fn inner_header(revision: Revision) -> ResponseHeader {
-    ResponseHeader { revision: revision.wire(), ..ResponseHeader::default() }
+    ResponseHeader {
+        revision: revision.wire(),
+        ..ResponseHeader::default()
+    }
 }
