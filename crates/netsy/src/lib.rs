@@ -2,5 +2,6 @@
 
 pub mod datafile;
 pub mod bucket;
+pub mod api;
 pub mod standing;
 pub mod view;
