@@ -3,10 +3,13 @@
 //! Nothing here decides. Bucket work runs as tasks; an upload is settled here, sending the same bytes until
 //! the slot is ours or somebody else's.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use object_store::path::Path;
+use parking_lot::Mutex;
 use rules::chain::{Found, first_difference};
 use rules::node::{Effect, Input};
 use rules::record::Record;
@@ -18,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{Driver, Ended, Event};
-use crate::bucket::{Bucket, Document, Slot, SwapOutcome};
+use crate::bucket::{Bucket, Document, Slot, Swapped as Settled, Versioned};
 use crate::datafile::{Encoded, chunk, record};
 use crate::standing::now;
 use crate::store::Store;
@@ -129,14 +132,16 @@ impl Driver {
         document: Document,
         input: fn(Result<Option<Held<T>>, ()>) -> Input,
     ) {
+        let versions = self.versions.clone();
         self.spawn(|bucket| async move {
+            let name = document.location();
             match bucket.read(&document).await {
-                Ok(found) => match found.map(|found| parse(&found.body, found.version)).transpose() {
+                Ok(found) => match found.map(|found| versions.hold(&name, found)).transpose() {
                     Ok(held) => input(Ok(held)),
-                    Err(why) => Input::ChainDamaged(format!("read `{document}`: {why}")),
+                    Err(why) => Input::ChainDamaged(format!("read `{name}`: {why}")),
                 },
                 Err(failure) => {
-                    warn!(%failure, "could not read `{document}`; trying again");
+                    warn!(%failure, "could not read a document; trying again");
                     input(Err(()))
                 }
             }
@@ -152,17 +157,18 @@ impl Driver {
         input: fn(Swapped<T>) -> Input,
     ) {
         let body = serde_json::to_vec_pretty(content).expect("plain structs always serialise");
+        let versions = self.versions.clone();
         self.spawn(|bucket| async move {
-            match bucket.swap(&document, expected, Bytes::from(body), &mark).await {
-                SwapOutcome::Won(version) => input(Swapped::Won(version)),
-                SwapOutcome::Lost(found) => {
-                    match found.map(|found| parse(&found.body, found.version)).transpose() {
-                        Ok(held) => input(Swapped::Lost(held)),
-                        Err(why) => Input::ChainDamaged(format!("read `{document}`: {why}")),
-                    }
-                }
-                SwapOutcome::Unknown(why) => {
-                    warn!(why, "the outcome of writing `{document}` is not known yet; sending it again");
+            let name = document.location();
+            let expected = expected.map(|version| versions.find(&name, &version));
+            match bucket.swap(&document, expected.as_ref(), Bytes::from(body), &mark).await {
+                Settled::Won(version) => input(Swapped::Won(versions.note(&name, &mark, version))),
+                Settled::Lost(found) => match found.map(|found| versions.hold(&name, found)).transpose() {
+                    Ok(held) => input(Swapped::Lost(held)),
+                    Err(why) => Input::ChainDamaged(format!("read `{name}`: {why}")),
+                },
+                Settled::Unknown(why) => {
+                    warn!(%why, "the outcome of a write is not known yet; sending it again");
                     input(Swapped::Unknown)
                 }
             }
@@ -226,9 +232,43 @@ impl Driver {
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8], version: Version) -> Result<Held<T>, String> {
-    let document = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    Ok(Held { document, version })
+/// The store's own versions of documents, by the mark of their content: the rules only compare marks.
+#[derive(Clone, Default)]
+pub(super) struct Versions(Arc<Mutex<HashMap<Path, VecDeque<Noted>>>>);
+
+/// A version of one document.
+type Noted = (Arc<str>, crate::bucket::Version);
+
+/// How many versions of one document are remembered; the rules hold the newest, or the one before.
+const VERSIONS_MAX: usize = 16;
+
+impl Versions {
+    fn note(&self, name: &Path, mark: &str, version: crate::bucket::Version) -> Version {
+        let mark: Arc<str> = Arc::from(mark);
+        let mut known = self.0.lock();
+        let known = known.entry(name.clone()).or_default();
+        known.retain(|(noted, _)| *noted != mark);
+        known.push_back((Arc::clone(&mark), version));
+        if known.len() > VERSIONS_MAX {
+            known.pop_front();
+        }
+        Version(mark)
+    }
+
+    /// What was read, as the rules hold it.
+    fn hold<T: DeserializeOwned>(&self, name: &Path, found: Versioned) -> Result<Held<T>, String> {
+        let document = serde_json::from_slice(&found.body).map_err(|error| error.to_string())?;
+        let mark = found.mark().ok_or("it carries no mark")?.to_owned();
+        Ok(Held { document, version: self.note(name, &mark, found.version) })
+    }
+
+    /// The store's version to name as a condition.
+    fn find(&self, name: &Path, version: &Version) -> crate::bucket::Version {
+        let known = self.0.lock();
+        let mut noted = known.get(name).into_iter().flatten();
+        let found = noted.find(|(mark, _)| *mark == version.0);
+        found.expect("every version the rules hold was noted when it was read or won").1.clone()
+    }
 }
 
 /// Sends one Chunk until its slot is settled.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::bucket::{Bucket, Document, SwapOutcome};
+use crate::bucket::{Bucket, Document, Swapped, fresh_mark};
 use crate::standing::Member;
 
 /// `nodes/{node_id}.json`.
@@ -60,14 +60,6 @@ pub enum Registered {
     OldDisk,
 }
 
-/// A few words of randomness, as hex: fresh at every call.
-pub(crate) fn fresh_mark() -> String {
-    let mut bytes = [0_u8; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .expect("the kernel always has randomness after boot");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Checks that the bucket belongs to `cluster_id`, if it belongs to anybody yet.
 ///
 /// # Errors
@@ -90,13 +82,14 @@ pub(crate) async fn check_cluster(bucket: &Bucket, cluster_id: &str) -> Result<(
 /// A sentence, when the document is damaged.
 pub(crate) async fn register(bucket: &Bucket, own: &Registration) -> Result<Registered, String> {
     let document = Document::Node(own.node_id.clone());
+    let name = document.location();
     loop {
         let found = bucket.read(&document).await.map_err(|failure| failure.to_string())?;
         let before: Option<Registration> = found
             .as_ref()
             .map(|found| serde_json::from_slice(&found.body))
             .transpose()
-            .map_err(|error| format!("read `{document}`: {error}"))?;
+            .map_err(|error| format!("read `{name}`: {error}"))?;
         if before.as_ref().is_some_and(|before| {
             before.incarnation == own.incarnation && before.boot_seq >= own.boot_seq
         }) {
@@ -109,11 +102,11 @@ pub(crate) async fn register(bucket: &Bucket, own: &Registration) -> Result<Regi
         };
         let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
         let version = found.map(|found| found.version);
-        match bucket.swap(&document, version, Bytes::from(body), &next.mark).await {
-            SwapOutcome::Won(_) => return Ok(Registered::Done),
-            SwapOutcome::Lost(_) => return Ok(Registered::OldDisk),
-            SwapOutcome::Unknown(why) => {
-                tracing::warn!(why, "the outcome of registering is not known yet; looking again");
+        match bucket.swap(&document, version.as_ref(), Bytes::from(body), &next.mark).await {
+            Swapped::Won(_) => return Ok(Registered::Done),
+            Swapped::Lost(_) => return Ok(Registered::OldDisk),
+            Swapped::Unknown(why) => {
+                tracing::warn!(%why, "the outcome of registering is not known yet; looking again");
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
                 // Our own write may have landed: then what is read next is ours.
                 let now = bucket.read(&document).await.map_err(|failure| failure.to_string())?;
@@ -131,11 +124,12 @@ pub(crate) async fn register(bucket: &Bucket, own: &Registration) -> Result<Regi
 
 async fn read_members(bucket: &Bucket) -> Result<Option<Members>, String> {
     let document = Document::Members;
+    let name = document.location();
     let found = bucket.read(&document).await.map_err(|failure| failure.to_string())?;
     found
         .map(|found| serde_json::from_slice(&found.body))
         .transpose()
-        .map_err(|error| format!("read `{document}`: {error}"))
+        .map_err(|error| format!("read `{name}`: {error}"))
 }
 
 /// The Elector's duty: gives every registered Node a member id, and says who the members are.
@@ -146,19 +140,21 @@ pub(crate) async fn tend_members(bucket: &Bucket, cluster_id: &str) -> Result<Ve
     let mut nodes = Vec::new();
     for node_id in bucket.list_nodes().await.map_err(|failure| failure.to_string())? {
         let document = Document::Node(node_id);
+        let name = document.location();
         let found = bucket.read(&document).await.map_err(|failure| failure.to_string())?;
         let Some(found) = found else { continue };
         let node: Registration = serde_json::from_slice(&found.body)
-            .map_err(|error| format!("read `{document}`: {error}"))?;
+            .map_err(|error| format!("read `{name}`: {error}"))?;
         nodes.push(node);
     }
     let document = Document::Members;
+    let name = document.location();
     let found = bucket.read(&document).await.map_err(|failure| failure.to_string())?;
     let before: Option<Members> = found
         .as_ref()
         .map(|found| serde_json::from_slice(&found.body))
         .transpose()
-        .map_err(|error| format!("read `{document}`: {error}"))?;
+        .map_err(|error| format!("read `{name}`: {error}"))?;
     let mut next = before.clone().unwrap_or_default();
     cluster_id.clone_into(&mut next.cluster_id);
     for node in &nodes {
@@ -170,10 +166,10 @@ pub(crate) async fn tend_members(bucket: &Bucket, cluster_id: &str) -> Result<Ve
         next.mark = fresh_mark();
         let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
         let version = found.map(|found| found.version);
-        match bucket.swap(&document, version, Bytes::from(body), &next.mark).await {
-            SwapOutcome::Won(_) => {}
-            SwapOutcome::Lost(_) => return Err(format!("`{document}` was changed meanwhile")),
-            SwapOutcome::Unknown(why) => return Err(format!("write `{document}`: {why}")),
+        match bucket.swap(&document, version.as_ref(), Bytes::from(body), &next.mark).await {
+            Swapped::Won(_) => {}
+            Swapped::Lost(_) => return Err(format!("`{name}` was changed meanwhile")),
+            Swapped::Unknown(why) => return Err(format!("write `{name}`: {why}")),
         }
     }
     Ok(nodes

@@ -149,10 +149,11 @@ impl Work {
 
     async fn is_ours(&self, epoch: Epoch) -> Result<bool, String> {
         let document = Document::Primary;
+        let name = document.location();
         let found = self.bucket.read(&document).await.map_err(|failure| failure.to_string())?;
         let Some(found) = found else { return Ok(false) };
         let register: Register = serde_json::from_slice(&found.body)
-            .map_err(|error| format!("read `{document}`: {error}"))?;
+            .map_err(|error| format!("read `{name}`: {error}"))?;
         Ok(register.epoch == epoch)
     }
 
