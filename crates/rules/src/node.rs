@@ -179,6 +179,18 @@ impl Node {
         }
     }
 
+    /// This process.
+    #[must_use]
+    pub fn me(&self) -> &Identity {
+        &self.me
+    }
+
+    /// The lengths of time it was given.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// The log as this Node knows it.
     #[must_use]
     pub fn log(&self) -> &Log {

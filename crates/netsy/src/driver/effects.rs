@@ -20,6 +20,8 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::reads::Unconfirmed;
+use super::restore::is_damage;
 use super::{Driver, Ended, Event};
 use crate::bucket::{Bucket, Document, Slot, Swapped as Settled, Versioned};
 use crate::datafile::{Encoded, chunk, record};
@@ -71,7 +73,6 @@ impl Driver {
             }
             Effect::Corrupt(reason) => {
                 error!(reason, "this node stops serving: its log and the bucket do not agree");
-                self.view.close();
             }
             Effect::Refuse(reason) => self.ended = Some(Ended::Refused(reason)),
             Effect::Closed => self.ended = Some(Ended::Closed),
@@ -106,13 +107,11 @@ impl Driver {
         self.metrics.committed_revision.set(committed.wire());
         while self.waiting.front().is_some_and(|waiting| waiting.upto <= committed) {
             let Some(waiting) = self.waiting.pop_front() else { break };
-            let reads_only = waiting.outcome.assigned.is_none();
-            let answer = if reads_only && !self.board.has_lease() {
-                Err(self.not_primary())
+            if waiting.outcome.assigned.is_some() {
+                let _ = waiting.reply.send(Ok(waiting.outcome));
             } else {
-                Ok(waiting.outcome)
-            };
-            let _ = waiting.reply.send(answer);
+                self.confirm(Unconfirmed::Txn(waiting.outcome, waiting.reply));
+            }
         }
     }
 
@@ -186,7 +185,7 @@ impl Driver {
                     Ok(_) | Err(_) => Input::SlotRead(slot, Err(())),
                 },
                 Ok(None) => Input::SlotRead(slot, Ok(None)),
-                Err(failure) if failure.is_damage() => Input::ChainDamaged(failure.to_string()),
+                Err(failure) if is_damage(&failure) => Input::ChainDamaged(failure.to_string()),
                 Err(failure) => {
                     warn!(%failure, "could not read the tail slot; trying again");
                     Input::SlotRead(slot, Err(()))
@@ -285,7 +284,12 @@ async fn settle(
     loop {
         let started = std::time::Instant::now();
         let slot = bucket.put_chunk(first, bytes.clone(), &records).await;
-        metrics.chunk_seconds.observe(started.elapsed().as_secs_f64());
+        let result = match &slot {
+            Slot::Won => "won",
+            Slot::Unknown(_) => "unknown",
+            Slot::Taken(_) | Slot::Damaged(_) => "lost",
+        };
+        metrics.bucket_wrote("chunk", result, started.elapsed(), bytes.len());
         match slot {
             Slot::Won => return Input::Uploaded(first, last),
             Slot::Taken(_) => {
@@ -294,7 +298,7 @@ async fn settle(
             }
             Slot::Damaged(damaged) => return Input::ChainDamaged(damaged.to_string()),
             Slot::Unknown(why) => {
-                warn!(slot = first.0, why, "the fate of a chunk is not known yet; sending it again");
+                warn!(slot = first.0, %why, "the fate of a chunk is not known yet; sending it again");
             }
         }
         tokio::time::sleep(pause).await;

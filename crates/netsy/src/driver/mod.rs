@@ -7,6 +7,7 @@
 
 mod effects;
 mod progress;
+mod reads;
 mod registration;
 mod restore;
 mod snapshots;
@@ -18,15 +19,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rules::node::{Input, Node};
 use rules::primary::Tenure;
 use rules::refusal::Refusal;
+use rules::register::Register;
 use rules::revision::Revision;
 use rules::txn::Txn;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use registration::Registration;
+pub use registration::{Registered, Registration, check_cluster, register};
 pub use restore::{RestoreFailure, Restored, restore};
 pub use snapshots::SnapshotPolicy;
+
+use reads::Unconfirmed;
 
 use crate::bucket::Bucket;
 use crate::datafile::{Encoded, Origin, record};
@@ -51,6 +55,8 @@ pub(crate) enum Event {
     Appended(u64, Revision),
     /// The Elector's list of members.
     Members(Vec<Member>),
+    /// What the register says, for reads that asked.
+    Confirmed(Option<Register>),
     /// The disk refused a batch, or a read.
     DiskLost(String),
     /// The disk works again.
@@ -136,6 +142,7 @@ pub(crate) struct Driver {
     upload: Option<CancellationToken>,
     upload_since: u64,
     versions: effects::Versions,
+    reads: reads::Reads,
     members: Vec<Member>,
     members_at: u64,
     disk_failed: bool,
@@ -224,6 +231,7 @@ impl Driver {
             upload: None,
             upload_since: 0,
             versions: effects::Versions::default(),
+            reads: reads::Reads::default(),
             members: Vec::new(),
             members_at: 0,
             disk_failed: false,
@@ -249,6 +257,7 @@ impl Driver {
                 }
                 Event::Appended(..) => {}
                 Event::Members(members) => self.members = members,
+                Event::Confirmed(register) => self.confirmed(register),
                 Event::DiskLost(why) => self.disk_lost(&why),
                 Event::DiskBack => self.disk_back(),
                 Event::DiskStillLost(why) => {
@@ -260,13 +269,11 @@ impl Driver {
         for request in asked.drain(..) {
             match request {
                 Request::Txn { txn, reply } => self.txn(&txn, reply),
+                Request::Members { reply } => {
+                    let _ = reply.send(self.members_known());
+                }
                 Request::ReadIndex { reply } => {
-                    let answer = if self.board.has_lease() {
-                        Ok(self.node.log().committed)
-                    } else {
-                        Err(self.not_primary())
-                    };
-                    let _ = reply.send(answer);
+                    self.confirm(Unconfirmed::Index(self.node.log().committed, reply));
                 }
             }
         }
@@ -322,10 +329,8 @@ impl Driver {
         let outcome = Outcome { decision, assigned: None };
         if upto > self.node.log().committed {
             self.waiting.push_back(Waiting { upto, outcome, reply });
-        } else if self.board.has_lease() {
-            let _ = reply.send(Ok(outcome));
         } else {
-            let _ = reply.send(Err(self.not_primary()));
+            self.confirm(Unconfirmed::Txn(outcome, reply));
         }
     }
 
@@ -396,13 +401,25 @@ impl Driver {
         });
     }
 
+    fn members_known(&self) -> Result<Vec<Member>, Refusal> {
+        if self.node.elector().is_acting(now()) && !self.members.is_empty() {
+            return Ok(self.members.clone());
+        }
+        Err(Refusal::Unavailable(format!(
+            "netsy: node `{}` is not the elector, which alone knows the members",
+            self.registration.node_id
+        )))
+    }
+
     /// Looks whether a disk that failed works again.
     fn tend_disk(&mut self) {
         if now() < self.disk_at + 1_000 {
             return;
         }
         self.disk_at = now();
-        self.board.set_sizes(self.store.sizes());
+        if let Ok(sizes) = self.store.sizes() {
+            self.board.set_sizes(sizes);
+        }
         if !self.disk_failed || self.recovering {
             return;
         }
@@ -410,7 +427,7 @@ impl Driver {
         let (store, events) = (self.store.clone(), self.events.clone());
         self.runtime.spawn_blocking(move || {
             let event = match store.recover() {
-                Ok(()) => Event::DiskBack,
+                Ok(_) => Event::DiskBack,
                 Err(failure) => Event::DiskStillLost(failure.to_string()),
             };
             let _ = events.send(event);
@@ -570,7 +587,7 @@ impl Driver {
                 let reason = "the bucket does not take the newest chunk: writes wait".to_owned();
                 (HealthState::Degraded, Some(reason))
             }
-            Tenure::Active(_) if !self.board.has_lease() => {
+            Tenure::Active(_) if self.node.settings().lease > 0 && !self.board.has_lease() => {
                 (HealthState::Degraded, Some(self.why_not_writable()))
             }
             Tenure::Active(_) if self.members.is_empty() => {

@@ -64,7 +64,7 @@ pub enum Registered {
 ///
 /// # Errors
 /// A sentence: the bucket is another cluster's, unreadable, or its `members.json` is damaged.
-pub(crate) async fn check_cluster(bucket: &Bucket, cluster_id: &str) -> Result<(), String> {
+pub async fn check_cluster(bucket: &Bucket, cluster_id: &str) -> Result<(), String> {
     let Some(members) = read_members(bucket).await? else { return Ok(()) };
     if members.cluster_id != cluster_id {
         return Err(format!(
@@ -80,7 +80,7 @@ pub(crate) async fn check_cluster(bucket: &Bucket, cluster_id: &str) -> Result<(
 ///
 /// # Errors
 /// A sentence, when the document is damaged.
-pub(crate) async fn register(bucket: &Bucket, own: &Registration) -> Result<Registered, String> {
+pub async fn register(bucket: &Bucket, own: &Registration) -> Result<Registered, String> {
     let document = Document::Node(own.node_id.clone());
     let name = document.location();
     loop {

@@ -16,13 +16,15 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::progress::Progress;
-use crate::bucket::Bucket;
-use crate::datafile::{Chunk, Encoded};
+use crate::bucket::snapshots::Source as SnapshotSource;
+use crate::bucket::{self, Bucket};
+use crate::datafile::Encoded;
+use crate::datafile::chunk::Chunk;
 use crate::store::{self, Batch, Store};
 use crate::view::{Source, View};
 
 /// How many Chunks are fetched side by side.
-const PARALLEL: usize = 32;
+const PARALLEL: usize = 16;
 
 /// A Node ready to run.
 pub struct Restored {
@@ -50,14 +52,20 @@ pub enum RestoreFailure {
     Damaged(String),
 }
 
-impl From<crate::bucket::Failure> for RestoreFailure {
-    fn from(failure: crate::bucket::Failure) -> RestoreFailure {
-        if failure.is_damage() {
+impl From<bucket::Failure> for RestoreFailure {
+    fn from(failure: bucket::Failure) -> RestoreFailure {
+        if is_damage(&failure) {
             RestoreFailure::Damaged(failure.to_string())
         } else {
             RestoreFailure::Bucket(failure.to_string())
         }
     }
+}
+
+/// Whether an object cannot be believed, so that asking again will not help.
+pub(super) fn is_damage(failure: &bucket::Failure) -> bool {
+    use bucket::Failure::{Damaged, Gap, Unreadable};
+    matches!(failure, Damaged { .. } | Gap { .. } | Unreadable { .. })
 }
 
 /// Restores the log into `store` and a fresh view over `source`.
@@ -135,26 +143,26 @@ impl Restore<'_> {
         )))
     }
 
-    /// Verifies a Snapshot and replaces the log with it.
+    /// Streams a Snapshot onto the disk; it takes the log's place when all of it was good.
     async fn install(&mut self, revision: Revision) -> Result<Log, RestoreFailure> {
+        let Some(mut snapshot) = self.bucket.restore(SnapshotSource::At(revision)).await? else {
+            return Err(RestoreFailure::Damaged(format!("snapshot {revision} is gone")));
+        };
         let mut install = self.store.install()?;
-        let mut last = Revision::ZERO;
-        let summary = self
-            .bucket
-            .get_snapshot(revision, &mut |records: Vec<Encoded>| {
-                last = records.last().map_or(last, |encoded| encoded.record.revision);
-                self.progress.reached(last);
-                install.push(records).map_err(|failure| failure.to_string())
-            })
-            .await?;
+        while let Some(records) = snapshot.next().await? {
+            install.push(&records)?;
+            if let Some(last) = records.last() {
+                self.progress.reached(last.record.revision);
+            }
+        }
+        let summary = snapshot.finish()?;
         if summary.last != revision {
             return Err(RestoreFailure::Damaged(format!(
                 "snapshot {revision} ends at revision {}",
                 summary.last
             )));
         }
-        install.commit(revision)?;
-        let meta = self.store.meta();
+        let meta = install.finish()?;
         Ok(Log {
             last: meta.last,
             appended: meta.last,
@@ -166,48 +174,28 @@ impl Restore<'_> {
 
     /// Reads the chain from the tail slot to its end, Chunks fetched side by side and taken in order.
     async fn read_chain(&mut self, log: &mut Log) -> Result<(), RestoreFailure> {
-        loop {
-            let listed = self.bucket.list_chunks(log.tail_slot()).await?;
-            if listed.is_empty() {
-                return Ok(());
-            }
-            let bucket = self.bucket;
-            let mut fetched = futures::stream::iter(listed)
-                .map(|first| async move { (first, bucket.get_chunk(first).await) })
-                .buffered(PARALLEL);
-            let mut done = None;
-            while let Some((first, chunk)) = fetched.next().await {
-                if first < log.tail_slot() {
-                    warn!(chunk = first.0, "ignoring a stray chunk inside another one");
-                    continue;
-                }
-                if first > log.tail_slot() {
-                    return Err(RestoreFailure::Damaged(format!(
-                        "the bucket holds no chunk at revision {}, but one at {first}: the chain has a \
-                         hole; restore the missing chunk",
-                        log.tail_slot()
-                    )));
-                }
-                let Some(chunk) = chunk? else { continue };
-                done = Some(self.import(log, first, chunk)?);
-                self.progress.reached(log.last);
-            }
-            if let Some(done) = done {
-                // The writer thread takes batches in order: when the last is done, all are.
-                done.await
-                    .map_err(|_| RestoreFailure::Bucket("the writer thread ended".to_owned()))??;
-            }
-            log.appended = log.last;
+        let mut chain = self.bucket.fetch_chunks(log.tail_slot(), PARALLEL);
+        let mut done = None;
+        while let Some(chunk) = chain.next().await {
+            done = Some(self.import(log, chunk?)?);
+            self.progress.reached(log.last);
         }
+        if let Some(done) = done {
+            // The writer thread takes batches in order: when the last is done, all are.
+            let ended = |_| RestoreFailure::Disk(store::Failure::Closed);
+            done.await.map_err(ended)??;
+        }
+        log.appended = log.last;
+        Ok(())
     }
 
     /// Takes one Chunk of the chain into the log and onto the disk.
     fn import(
         &self,
         log: &mut Log,
-        first: Revision,
         chunk: Chunk,
     ) -> Result<oneshot::Receiver<Result<Revision, store::Failure>>, RestoreFailure> {
+        let first = log.tail_slot();
         let records: Vec<Record> =
             chunk.records.iter().map(|encoded| encoded.record.clone()).collect();
         let last = records.last().map_or(first, |record| record.revision);

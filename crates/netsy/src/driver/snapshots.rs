@@ -8,8 +8,9 @@
 //! later Primary looked for the chain's end.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use bytes::Bytes;
 use rules::primary::Tenure;
 use rules::register::Register;
 use rules::revision::{Epoch, Revision};
@@ -17,7 +18,7 @@ use tracing::{info, warn};
 
 use super::Driver;
 use crate::bucket::{Bucket, Document};
-use crate::datafile::{Encoded, Origin};
+use crate::datafile::{Origin, snapshot};
 use crate::standing::now;
 use crate::store::Store;
 
@@ -112,11 +113,13 @@ impl Driver {
             let began = std::time::Instant::now();
             match work.make(revision, epoch).await {
                 Ok(deleted) => {
-                    metrics.snapshot(began.elapsed(), true);
+                    metrics.snapshots.ok();
+                    metrics.snapshot_seconds.observe(began.elapsed().as_secs_f64());
+                    metrics.snapshot_revision.set(revision.wire());
                     info!(revision = revision.0, deleted, "made and verified a snapshot");
                 }
                 Err(why) => {
-                    metrics.snapshot(began.elapsed(), false);
+                    metrics.snapshots.failed();
                     warn!(revision = revision.0, why, "could not make a snapshot; the next one may");
                 }
             }
@@ -138,12 +141,7 @@ impl Work {
         if !self.is_ours(epoch).await? {
             return Err("the register names another epoch".to_owned());
         }
-        let listed = self.bucket.list_snapshots().await.map_err(|failure| failure.to_string())?;
-        if !listed.contains(&revision) {
-            self.upload(revision).await?;
-        }
-        let verified = self.bucket.verify_snapshot(revision).await;
-        verified.map_err(|failure| format!("the snapshot read back is not good: {failure}"))?;
+        self.upload(revision).await?;
         self.clean_up(epoch).await
     }
 
@@ -157,48 +155,44 @@ impl Work {
         Ok(register.epoch == epoch)
     }
 
-    /// Streams everything up to `revision` from the disk into the bucket.
+    /// Streams everything up to `revision` from the disk into the bucket, where it is read back.
     async fn upload(&self, revision: Revision) -> Result<(), String> {
-        let (count, first) = self.store.count_upto(revision).map_err(|failure| failure.to_string())?;
-        let (sender, receiver) = tokio::sync::mpsc::channel::<Encoded>(256);
-        let store = self.store.clone();
-        let scan = tokio::task::spawn_blocking(move || {
-            store.scan(Revision::ZERO, revision, &mut |encoded| {
-                match sender.blocking_send(encoded) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
-                }
-            })
+        let (sender, receiver) = tokio::sync::mpsc::channel(4);
+        let (store, origin) = (self.store.clone(), self.origin.clone());
+        let encoding = tokio::task::spawn_blocking(move || {
+            if let Err(why) = encode(&store, origin, revision, &sender) {
+                let _ = sender.blocking_send(Err(why));
+            }
         });
-        let origin = self.origin.clone();
-        let put = self.bucket.put_snapshot(revision, origin, count, first, receiver).await;
-        let scanned = scan.await.map_err(|error| error.to_string())?;
-        put.map_err(|failure| failure.to_string())?;
-        scanned.map_err(|failure| failure.to_string())
+        let pieces = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let put = self.bucket.put_snapshot(revision, pieces).await;
+        encoding.await.map_err(|error| error.to_string())?;
+        let summary = put.map_err(|failure| failure.to_string())?;
+        if summary.last != revision {
+            return Err(format!("the snapshot read back ends at revision {}", summary.last));
+        }
+        Ok(())
     }
 
     async fn clean_up(&self, epoch: Epoch) -> Result<usize, String> {
         let text = |failure: crate::bucket::Failure| failure.to_string();
         let snapshots = self.bucket.list_snapshots().await.map_err(text)?;
-        let chunks = self.bucket.list_chunks_aged(Revision::ZERO).await.map_err(text)?;
+        let chunks = self.bucket.list_chunks(Revision::ZERO).await.map_err(text)?;
         // Read after the lists: whoever is named later reads a chain that reaches beyond all of these.
         if !self.is_ours(epoch).await? {
             return Err("the register names another epoch".to_owned());
         }
         let mut deleted = 0;
         let Some(older) = snapshots.iter().rev().nth(1).copied() else { return Ok(0) };
-        let expired = |written: SystemTime| {
-            written.elapsed().is_ok_and(|age| age >= self.retention)
-        };
         let epochs = self.store.meta().epochs;
         let opens = |from: Revision, before: Revision| {
             epochs.iter().any(|(_, opened)| *opened >= from && *opened < before)
         };
-        for (index, (first, written)) in chunks.iter().enumerate() {
+        for (index, first) in chunks.iter().enumerate() {
             // A chunk ends just below the next one; the newest chunk has none, and stays.
-            let Some((next, _)) = chunks.get(index + 1) else { break };
-            let after = chunks.get(index + 2).map_or(Revision(u64::MAX), |(first, _)| *first);
-            let covered = next.prev() <= older && expired(*written);
+            let Some(next) = chunks.get(index + 1) else { break };
+            let after = chunks.get(index + 2).copied().unwrap_or(Revision(u64::MAX));
+            let covered = next.prev() <= older && self.is_expired(*first)?;
             if covered && !opens(*first, *next) && !opens(*next, after) {
                 self.bucket.delete_chunks(&[*first]).await.map_err(text)?;
                 deleted += 1;
@@ -206,4 +200,58 @@ impl Work {
         }
         Ok(deleted)
     }
+}
+
+impl Work {
+    /// Whether the Record is older than the retention period, or compacted. Its wall clock is good enough:
+    /// retention is for people, not for safety.
+    fn is_expired(&self, revision: Revision) -> Result<bool, String> {
+        let found = self.store.get(revision).map_err(|failure| failure.to_string())?;
+        let now = super::wall_clock();
+        let retention = i64::try_from(self.retention.as_nanos()).unwrap_or(i64::MAX);
+        Ok(found.is_none_or(|encoded| now.saturating_sub(encoded.record.created_at) >= retention))
+    }
+}
+
+/// Bytes of Records encoded before they are sent on.
+const PIECE: usize = 1 << 20;
+
+/// Encodes everything on disk up to `revision`, piece by piece.
+fn encode(
+    store: &Store,
+    origin: Origin,
+    revision: Revision,
+    pieces: &tokio::sync::mpsc::Sender<Result<Bytes, String>>,
+) -> Result<(), String> {
+    let text = |failure: crate::store::Failure| failure.to_string();
+    let (mut count, mut first) = (0, Revision::ZERO);
+    store
+        .scan(Revision::ZERO, revision, &mut |encoded| {
+            if count == 0 {
+                first = encoded.record.revision;
+            }
+            count += 1;
+            ControlFlow::Continue(())
+        })
+        .map_err(text)?;
+    let mut encoder = snapshot::Encoder::new(origin, count, first);
+    let (mut gone, mut pushed) = (false, 0);
+    store
+        .scan(Revision::ZERO, revision, &mut |encoded| {
+            encoder.push(&encoded);
+            pushed += encoded.bytes.len();
+            if pushed < PIECE {
+                return ControlFlow::Continue(());
+            }
+            pushed = 0;
+            gone = pieces.blocking_send(Ok(encoder.take())).is_err();
+            if gone { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .map_err(text)?;
+    if gone {
+        return Ok(());
+    }
+    let rest = encoder.finish().map_err(|malformed| malformed.to_string())?;
+    let _ = pieces.blocking_send(Ok(rest));
+    Ok(())
 }
