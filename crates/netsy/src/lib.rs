@@ -1,5 +1,8 @@
 //! How it is done: the rooms of the Netsy server, and `run`, which is handed its world.
 
 pub mod api;
+pub mod bucket;
+pub mod datafile;
+pub mod driver;
 pub mod standing;
 pub mod view;

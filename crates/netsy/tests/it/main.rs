@@ -1,5 +1,6 @@
-//! Every integration test of the server, in one binary.
+//! Every integration test of the netsy crate, in one binary: linking is what tests wait for.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod contract;
 mod etcd;
 mod fake;
