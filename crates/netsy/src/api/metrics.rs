@@ -143,6 +143,12 @@ impl Metrics {
         );
     }
 
+    /// How many RPCs of `rpc` were started.
+    #[must_use]
+    pub fn started(&self, rpc: Rpc) -> u64 {
+        self.started.get_or_create(&rpc).get()
+    }
+
     /// How many RPCs of `rpc` ended with `code`.
     #[must_use]
     pub fn handled(&self, rpc: Rpc, code: Code) -> u64 {

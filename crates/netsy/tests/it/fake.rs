@@ -6,17 +6,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use netsy::api::{self, Limits, Metrics, Tls};
 use netsy::standing::{
     Board, Handle, HealthState, Member, Outcome, PrimaryState, Request, Sizes, Standing,
 };
 use netsy::view::{Source, View};
 use parking_lot::Mutex;
-use rules::record::{Kind, Record};
+use rules::record::Record;
 use rules::refusal::Refusal;
 use rules::revision::{Epoch, Revision};
-use rules::txn::{Change, Txn};
+use rules::txn::Txn;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -45,12 +44,18 @@ struct Log(Mutex<Vec<Record>>);
 impl Source for Log {
     fn records(&self, revisions: &[Revision]) -> Result<Vec<Record>, String> {
         let log = self.0.lock();
-        Ok(log.iter().filter(|record| revisions.contains(&record.revision)).cloned().collect())
+        Ok(log
+            .iter()
+            .filter(|record| revisions.contains(&record.revision))
+            .cloned()
+            .collect())
     }
 
     fn history(&self, after: Revision, upto: Revision, max: usize) -> Result<Vec<Record>, String> {
         let log = self.0.lock();
-        let wanted = log.iter().filter(|record| record.revision > after && record.revision <= upto);
+        let wanted = log
+            .iter()
+            .filter(|record| record.revision > after && record.revision <= upto);
         Ok(wanted.take(max).cloned().collect())
     }
 }
@@ -73,20 +78,38 @@ impl Node {
         let log = Arc::new(Log::default());
         let view = Arc::new(View::new(Arc::clone(&log) as Arc<dyn Source>, 1 << 30));
         let board = Board::new(standing());
-        board.set_sizes(Sizes { total: 40_960, in_use: 20_480 });
-        let (handle, requests) =
-            Handle::new(Arc::clone(&view), board, CancellationToken::new());
+        board.set_sizes(Sizes {
+            total: 40_960,
+            in_use: 20_480,
+        });
+        let (handle, requests) = Handle::new(Arc::clone(&view), board, CancellationToken::new());
         let mood = Arc::new(Mutex::new(Mood::Willing));
-        let mut driver = Driver { view, log, mood: Arc::clone(&mood), waiting: Vec::new() };
+        let driver = Driver {
+            view,
+            log,
+            mood: Arc::clone(&mood),
+            waiting: Vec::new(),
+        };
         driver.commit(Record::opening(EPOCH, Revision(1), "fake".into(), 0));
         tokio::spawn(driver.run(requests));
 
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::default();
-        let server =
-            tokio::spawn(api::serve(listener, tls, handle.clone(), limits, metrics.clone()));
-        Node { address, handle, metrics, mood, server }
+        let server = tokio::spawn(api::serve(
+            listener,
+            tls,
+            handle.clone(),
+            limits,
+            metrics.clone(),
+        ));
+        Node {
+            address,
+            handle,
+            metrics,
+            mood,
+            server,
+        }
     }
 
     pub(crate) fn set_mood(&self, mood: Mood) {
@@ -177,7 +200,7 @@ impl Driver {
         let decision = txn.decide(&self.view.newest())?;
         let assigned = decision.change.as_ref().map(|(_, change)| {
             let revision = decision.base.next();
-            self.commit(record(change, revision));
+            self.commit(Record::write(change, revision, EPOCH, "fake".into(), 0));
             revision
         });
         Ok(Outcome { decision, assigned })
@@ -187,26 +210,5 @@ impl Driver {
         self.view.append(&record);
         self.log.0.lock().push(record.clone());
         self.view.release(record.revision);
-    }
-}
-
-fn record(change: &Change, revision: Revision) -> Record {
-    let deleted = change.value.is_none();
-    let prev = change.prev.unwrap_or_default();
-    let created = change.prev.is_none();
-    Record {
-        revision,
-        epoch: EPOCH,
-        kind: Kind::Write,
-        key: change.key.clone(),
-        value: change.value.clone().unwrap_or_else(Bytes::new),
-        created,
-        deleted,
-        create_revision: if created { revision } else { prev.create_revision },
-        prev_revision: prev.mod_revision,
-        version: if deleted { 0 } else { prev.version + 1 },
-        lease: change.lease,
-        created_at: 0,
-        leader_id: "fake".into(),
     }
 }

@@ -1,7 +1,10 @@
 //! What etcd's clients see, through generated clients over a real port.
 
 mod compatibility;
+mod differential;
 mod errors;
+mod etcdctl;
+mod oracle;
 mod port;
 mod range;
 mod service;
@@ -26,7 +29,9 @@ pub(crate) struct Kv(pub(crate) KvClient<Channel>);
 impl Kv {
     pub(crate) async fn to(node: &Node) -> Kv {
         let client = KvClient::new(node.channel().await);
-        Kv(client.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX))
+        Kv(client
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX))
     }
 
     pub(crate) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
@@ -39,13 +44,19 @@ impl Kv {
 
     /// Puts without compares; the Revision it was given.
     pub(crate) async fn put(&self, key: &str, value: &str) -> i64 {
-        let request = TxnRequest { success: vec![put(key, value)], ..TxnRequest::default() };
+        let request = TxnRequest {
+            success: vec![put(key, value)],
+            ..TxnRequest::default()
+        };
         revision(&self.txn(request).await.unwrap())
     }
 
     /// Deletes without compares; the Revision of the answer.
     pub(crate) async fn delete(&self, key: &str) -> i64 {
-        let request = TxnRequest { success: vec![delete(key)], ..TxnRequest::default() };
+        let request = TxnRequest {
+            success: vec![delete(key)],
+            ..TxnRequest::default()
+        };
         revision(&self.txn(request).await.unwrap())
     }
 }
@@ -60,22 +71,35 @@ pub(crate) fn bytes(text: &str) -> Bytes {
 
 /// One key.
 pub(crate) fn get(key: &str) -> RangeRequest {
-    RangeRequest { key: bytes(key), ..RangeRequest::default() }
+    RangeRequest {
+        key: bytes(key),
+        ..RangeRequest::default()
+    }
 }
 
 /// Every key that begins with `prefix` (which does not end in 0xff).
 pub(crate) fn prefix(prefix: &str) -> RangeRequest {
     let mut end = prefix.as_bytes().to_vec();
     *end.last_mut().unwrap() += 1;
-    RangeRequest { key: bytes(prefix), range_end: end.into(), ..RangeRequest::default() }
+    RangeRequest {
+        key: bytes(prefix),
+        range_end: end.into(),
+        ..RangeRequest::default()
+    }
 }
 
 pub(crate) fn op(request: Op) -> RequestOp {
-    RequestOp { request: Some(request) }
+    RequestOp {
+        request: Some(request),
+    }
 }
 
 pub(crate) fn put(key: &str, value: &str) -> RequestOp {
-    op(Op::RequestPut(PutRequest { key: bytes(key), value: bytes(value), ..PutRequest::default() }))
+    op(Op::RequestPut(PutRequest {
+        key: bytes(key),
+        value: bytes(value),
+        ..PutRequest::default()
+    }))
 }
 
 pub(crate) fn delete(key: &str) -> RequestOp {
