@@ -5,7 +5,10 @@
 //! into the budget are fetched through [`Source`]. (First version: simple, complete, nothing evicted.)
 
 pub mod keyvalue;
+mod mailbox;
 pub mod range;
+mod ranges;
+pub mod watchers;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +24,9 @@ use rules::txn::{Meta, Newest};
 use tokio::sync::watch;
 
 pub use keyvalue::KeyValue;
+pub use mailbox::{Batch, Bounds, Delivery};
 pub use range::{RangeAnswer, RangeQuery, SortOrder, SortTarget};
+pub use watchers::Hub;
 
 /// Where Records come from that are no longer in memory. Implemented over the store; called without any
 /// lock of the view held, from whatever thread reads.
@@ -60,6 +65,7 @@ pub struct Change {
 pub struct View {
     state: RwLock<State>,
     committed: watch::Sender<Revision>,
+    hub: Arc<Hub>,
 }
 
 #[derive(Default)]
@@ -78,6 +84,7 @@ impl View {
         View {
             state: RwLock::default(),
             committed: watch::Sender::new(Revision::ZERO),
+            hub: Arc::default(),
         }
     }
 
@@ -147,11 +154,22 @@ impl View {
 
     /// Shows everything up to `committed` to readers and watchers. Never goes back.
     pub fn release(&self, committed: Revision) {
+        let gate = self.hub.gate();
         self.committed.send_if_modified(|shown| {
             let rises = committed > *shown;
             *shown = committed.max(*shown);
             rises
         });
+        gate.publish(committed, |after| {
+            let changes = self.changes(after, committed, watchers::ONE_RELEASE).ok()?;
+            (changes.len() < watchers::ONE_RELEASE).then_some(changes)
+        });
+    }
+
+    /// The hub of all watches.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// Raises the compaction floor: Revisions below it can no longer be read.
