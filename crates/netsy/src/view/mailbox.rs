@@ -37,15 +37,15 @@ impl Default for Bounds {
 pub enum Delivery {
     /// Changes of this watch's range, ascending, the next after all that were delivered before.
     Changes {
-        /// The watch's id on its stream.
-        watch: i64,
+        /// The watch's number.
+        watch: u64,
         /// Shared by every watch of the same range.
         batch: Arc<Batch>,
     },
     /// The watch has fallen behind: from `from` on it must read history, and then rejoin.
     Behind {
-        /// The watch's id on its stream.
-        watch: i64,
+        /// The watch's number.
+        watch: u64,
         /// The first Revision it has not been given.
         from: Revision,
     },
@@ -53,7 +53,7 @@ pub enum Delivery {
     /// has been delivered before this.
     Progress {
         /// The watch that is told; `None` tells the whole stream.
-        watch: Option<i64>,
+        watch: Option<u64>,
         /// How far.
         revision: Revision,
     },
@@ -125,7 +125,7 @@ impl Mailbox {
 
     /// Offers `batch` to `watch`. The second answer is whether this mailbox is to be noted down for
     /// [`Mailbox::wake`]: true once per round.
-    pub(super) fn offer(&self, watch: i64, batch: &Arc<Batch>) -> (Offered, bool) {
+    pub(super) fn offer(&self, watch: u64, batch: &Arc<Batch>) -> (Offered, bool) {
         let mut queue = self.queue.lock();
         let changes = queue.changes + batch.changes.len();
         let bytes = queue.bytes + batch.bytes;
@@ -162,7 +162,7 @@ impl Mailbox {
     }
 
     /// Takes the next Delivery if it is Changes of `watch`.
-    pub(super) fn take_more(&self, watch: i64) -> Option<Arc<Batch>> {
+    pub(super) fn take_more(&self, watch: u64) -> Option<Arc<Batch>> {
         let mut queue = self.queue.lock();
         let batch = match queue.deliveries.front()? {
             Delivery::Changes { watch: next, batch } if *next == watch => Arc::clone(batch),

@@ -33,8 +33,8 @@ pub struct Hub {
     inner: Mutex<Inner>,
 }
 
-/// One watch: its stream's number, and its id on that stream.
-type WatcherId = (u64, i64);
+/// One watch: its stream's number, and its own. Neither is ever given twice.
+type WatcherId = (u64, u64);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -45,7 +45,10 @@ struct Inner {
     groups: Vec<Group>,
     /// Numbers of groups that are out of use.
     spare: Vec<u32>,
+    /// How many streams there ever were.
     streams: u64,
+    /// How many watches there ever were.
+    watches: u64,
     /// Groups the current batch has touched. Empty between releases; kept for its memory.
     touched: Vec<u32>,
 }
@@ -83,6 +86,8 @@ struct Seat {
 /// How a watch began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
+    /// The number under which the hub speaks of the watch.
+    pub watch: u64,
     /// The hub's Revision at that moment: what the watch is told as current.
     pub revision: Revision,
     /// Where history must be read from, if the watch begins behind.
@@ -107,8 +112,8 @@ impl Hub {
     #[must_use]
     pub fn open(self: &Arc<Hub>, bounds: Bounds) -> Stream {
         let mut inner = self.inner.lock();
-        inner.streams += 1;
         let number = inner.streams;
+        inner.streams += 1;
         Stream {
             hub: Arc::clone(self),
             number,
@@ -313,15 +318,17 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Begins a watch of `range` under `watch`, an id that is new on this stream.
+    /// Begins a watch of `range`.
     ///
     /// `start` is the first Revision wanted; `None` wants everything after now. A start in the past
     /// begins behind: the caller reads history from there and then calls [`Stream::rejoin`].
-    pub fn watch(&self, watch: i64, range: &KeyRange, start: Option<Revision>) -> Admission {
+    pub fn watch(&self, range: &KeyRange, start: Option<Revision>) -> Admission {
         let mut inner = self.hub.inner.lock();
         let revision = inner.revision;
         let start = start.unwrap_or(Revision::ZERO);
         let behind = (start > Revision::ZERO && start <= revision).then_some(start);
+        let watch = inner.watches;
+        inner.watches += 1;
         let id = (self.number, watch);
         let watcher = Watcher {
             range: own(range),
@@ -329,16 +336,19 @@ impl Stream {
             mailbox: Arc::clone(&self.mailbox),
             place: behind.map_or(Place::InStep, Place::Behind),
         };
-        let old = inner.watchers.insert(id, watcher);
-        assert!(old.is_none(), "a watch id is new on its stream");
+        inner.watchers.insert(id, watcher);
         if behind.is_none() {
             inner.seat(id);
         }
-        Admission { revision, behind }
+        Admission {
+            watch,
+            revision,
+            behind,
+        }
     }
 
     /// Ends a watch. What already lies in the mailbox for it stays there. False if there was none.
-    pub fn cancel(&self, watch: i64) -> bool {
+    pub fn cancel(&self, watch: u64) -> bool {
         self.hub.inner.lock().leave((self.number, watch))
     }
 
@@ -346,7 +356,7 @@ impl Stream {
     ///
     /// `Some(fence)`: it is in step from the fence on, and the caller must deliver its Changes in
     /// `[next, fence]` **before** it takes anything more from the mailbox. `None`: still too far behind.
-    pub fn rejoin(&self, watch: i64, next: Revision) -> Option<Revision> {
+    pub fn rejoin(&self, watch: u64, next: Revision) -> Option<Revision> {
         let mut inner = self.hub.inner.lock();
         let id = (self.number, watch);
         let revision = inner.revision;
@@ -362,10 +372,10 @@ impl Stream {
     /// Puts a progress mark into the mailbox, behind everything that was put there before: for `watch`,
     /// or for the whole stream. Nothing is put, and the answer is false, unless there is such a watch and
     /// all it speaks for are in step and past their start.
-    pub fn progress(&self, watch: Option<i64>) -> bool {
+    pub fn progress(&self, watch: Option<u64>) -> bool {
         let inner = self.hub.inner.lock();
         let revision = inner.revision;
-        let (from, upto) = watch.map_or((i64::MIN, i64::MAX), |watch| (watch, watch));
+        let (from, upto) = watch.map_or((u64::MIN, u64::MAX), |watch| (watch, watch));
         let mut spoken_for = inner
             .watchers
             .range((self.number, from)..=(self.number, upto));
@@ -392,7 +402,7 @@ impl Stream {
 
     /// Takes the next Delivery if it is more Changes for `watch`.
     #[must_use]
-    pub fn take_more(&self, watch: i64) -> Option<Arc<Batch>> {
+    pub fn take_more(&self, watch: u64) -> Option<Arc<Batch>> {
         self.mailbox.take_more(watch)
     }
 
@@ -405,7 +415,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let mut inner = self.hub.inner.lock();
-        let ours = (self.number, i64::MIN)..=(self.number, i64::MAX);
+        let ours = (self.number, u64::MIN)..=(self.number, u64::MAX);
         let watches: Vec<WatcherId> = inner.watchers.range(ours).map(|(id, _)| *id).collect();
         for id in watches {
             inner.leave(id);
@@ -498,17 +508,17 @@ mod tests {
     fn each_watch_gets_what_its_range_holds() {
         let hub = Arc::new(Hub::default());
         let stream = hub.open(Bounds::default());
-        assert_eq!(stream.watch(0, &prefix("a", "b"), None).behind, None);
-        stream.watch(1, &prefix("ab", ""), None);
-        stream.watch(2, &prefix("\0", "\0"), None);
+        assert_eq!(stream.watch(&prefix("a", "b"), None).behind, None);
+        stream.watch(&prefix("ab", ""), None);
+        stream.watch(&prefix("\0", "\0"), None);
         let other = hub.open(Bounds::default());
-        other.watch(0, &prefix("a", "b"), None);
+        other.watch(&prefix("a", "b"), None);
         publish(&hub, &["aa", "ab", "b"]);
         publish(&hub, &["c"]);
         let mut first = told(&stream);
         first.sort();
         assert_eq!(first, ["0: [1, 2]", "1: [2]", "2: [1, 2, 3]", "2: [4]"]);
-        assert_eq!(told(&other), ["0: [1, 2]"]);
+        assert_eq!(told(&other), ["3: [1, 2]"]);
         assert_eq!(hub.census().ranges, 3);
         drop(other);
         assert_eq!(hub.census().watches, 3);
@@ -523,7 +533,7 @@ mod tests {
         publish(&hub, &["a"]);
         let stream = hub.open(Bounds::default());
         let range = prefix("a", "b");
-        let admission = stream.watch(0, &range, Some(Revision(4)));
+        let admission = stream.watch(&range, Some(Revision(4)));
         assert_eq!(
             admission,
             Admission {
@@ -545,22 +555,22 @@ mod tests {
         let hub = Arc::new(Hub::default());
         let (slow, quick) = (hub.open(small()), hub.open(small()));
         let range = prefix("a", "b");
-        slow.watch(7, &range, None);
-        slow.watch(8, &prefix("z", ""), None);
-        quick.watch(7, &range, None);
+        slow.watch(&range, None);
+        slow.watch(&prefix("z", ""), None);
+        quick.watch(&range, None);
         for _ in 0..2 {
             publish(&hub, &["a", "a"]);
             assert_eq!(told(&quick).len(), 1);
         }
         assert!(!slow.progress(None));
-        assert!(!slow.progress(Some(7)));
-        assert!(slow.progress(Some(8)));
+        assert!(!slow.progress(Some(0)));
+        assert!(slow.progress(Some(1)));
         assert_eq!(hub.census().slowest, Some(Revision(3)));
-        assert_eq!(told(&slow), ["7: [1, 2]", "7 behind 3", "8 progress 4"]);
-        assert_eq!(slow.rejoin(7, Revision(5)), Some(Revision(4)));
+        assert_eq!(told(&slow), ["0: [1, 2]", "0 behind 3", "1 progress 4"]);
+        assert_eq!(slow.rejoin(0, Revision(5)), Some(Revision(4)));
         publish(&hub, &["a"]);
         assert!(slow.progress(None));
-        assert_eq!(told(&slow), ["7: [5]", "all progress 5"]);
+        assert_eq!(told(&slow), ["0: [5]", "all progress 5"]);
     }
 
     #[test]
@@ -570,7 +580,7 @@ mod tests {
             publish(&hub, &["a"; 100]);
         }
         let stream = hub.open(Bounds::default());
-        let admission = stream.watch(0, &prefix("a", "b"), Some(Revision(1)));
+        let admission = stream.watch(&prefix("a", "b"), Some(Revision(1)));
         assert_eq!(admission.behind, Some(Revision(1)));
         assert_eq!(stream.rejoin(0, Revision(1001)), None);
         assert_eq!(hub.census().slowest, Some(Revision(1001)));
@@ -582,9 +592,9 @@ mod tests {
     fn a_release_out_of_reach_sends_everybody_behind() {
         let hub = Arc::new(Hub::default());
         let stream = hub.open(Bounds::default());
-        stream.watch(0, &prefix("a", "b"), None);
-        stream.watch(1, &prefix("a", "b"), Some(Revision(70)));
-        stream.watch(2, &prefix("c", "d"), Some(Revision(100_000)));
+        stream.watch(&prefix("a", "b"), None);
+        stream.watch(&prefix("a", "b"), Some(Revision(70)));
+        stream.watch(&prefix("c", "d"), Some(Revision(100_000)));
         hub.gate().publish(Revision(90), |after| {
             assert_eq!(after, Revision::ZERO);
             None
@@ -597,7 +607,7 @@ mod tests {
     fn a_canceled_watch_hears_nothing_more() {
         let hub = Arc::new(Hub::default());
         let stream = hub.open(Bounds::default());
-        stream.watch(0, &prefix("a", "b"), None);
+        stream.watch(&prefix("a", "b"), None);
         assert!(stream.cancel(0));
         assert!(!stream.cancel(0));
         assert!(!stream.progress(None), "silent without watches");
@@ -621,8 +631,8 @@ mod tests {
         use futures::FutureExt;
         let hub = Arc::new(Hub::default());
         let stream = hub.open(Bounds::default());
-        stream.watch(0, &prefix("a", "b"), None);
-        stream.watch(1, &prefix("a", "c"), None);
+        stream.watch(&prefix("a", "b"), None);
+        stream.watch(&prefix("a", "c"), None);
         assert!(stream.ready().now_or_never().is_none());
         for _ in 0..2 {
             publish(&hub, &["a", "b", "a"]);
