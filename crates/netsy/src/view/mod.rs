@@ -338,8 +338,8 @@ impl Newest for NewestState<'_> {
         self.live(key).map(meta)
     }
 
-    fn value(&self, key: &[u8]) -> Option<Bytes> {
-        self.live(key).map(|kv| Bytes::copy_from_slice(kv.value()))
+    fn value(&self, key: &[u8]) -> Result<Option<Bytes>, Refusal> {
+        Ok(self.live(key).map(|kv| Bytes::copy_from_slice(kv.value())))
     }
 
     fn visit(&self, range: &KeyRange, visit: &mut dyn FnMut(&[u8], Meta) -> bool) {
