@@ -19,6 +19,7 @@ use super::{Door, status};
 use crate::standing::Handle;
 use crate::view::Bounds;
 
+mod history;
 mod session;
 mod wanted;
 
@@ -35,6 +36,9 @@ pub struct WatchLimits {
     pub leaderless_for: Duration,
     /// How much may wait for one stream before its watches fall behind.
     pub mailbox: Bounds,
+    /// How much one response, or one look into history, holds before it ends. (A single Change more may
+    /// be in it, and history counts only what the watch wants.)
+    pub page: Bounds,
 }
 
 impl Default for WatchLimits {
@@ -42,7 +46,8 @@ impl Default for WatchLimits {
         WatchLimits {
             progress_every: Duration::from_secs(5),
             leaderless_for: Duration::from_secs(3),
-            mailbox: Bounds::default(),
+            mailbox: Bounds { changes: 8192, bytes: 4 << 20 },
+            page: Bounds { changes: 1000, bytes: 2 << 20 },
         }
     }
 }

@@ -14,22 +14,13 @@ use tokio::sync::Notify;
 
 use super::Change;
 
-/// How much may wait in one mailbox before a watch falls behind.
+/// How much may be in one place.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Changes, each counted once per watch.
     pub changes: usize,
     /// Bytes of keys and values (shared with everybody else who looks at the same Change).
     pub bytes: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Bounds {
-        Bounds {
-            changes: 8192,
-            bytes: 4 << 20,
-        }
-    }
 }
 
 /// What the hub tells a stream.
@@ -83,7 +74,7 @@ impl Batch {
 
 /// Bytes `change` holds in memory, roughly.
 #[must_use]
-pub(super) fn weight(change: &Change) -> usize {
+pub fn weight(change: &Change) -> usize {
     let prev = change.prev.as_ref().map_or(0, |prev| prev.weight());
     change.key.len() + change.kv.weight() + prev + size_of::<Change>()
 }

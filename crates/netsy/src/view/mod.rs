@@ -24,7 +24,7 @@ use rules::txn::{Meta, Newest};
 use tokio::sync::watch;
 
 pub use keyvalue::KeyValue;
-pub use mailbox::{Batch, Bounds, Delivery};
+pub use mailbox::{Batch, Bounds, Delivery, weight};
 pub use range::{RangeAnswer, RangeQuery, SortOrder, SortTarget};
 pub use watchers::Hub;
 

@@ -21,9 +21,6 @@ use super::Change;
 use super::mailbox::{Batch, Bounds, Delivery, Mailbox, Offered};
 use super::ranges::Ranges;
 
-/// A watch this close to the hub's Revision rejoins at once, and reads the little it lacks afterwards.
-const WITHIN_REACH: u64 = 1000;
-
 /// More Changes than this are not handed out in one release: whoever wants them reads history.
 pub(super) const ONE_RELEASE: usize = 16 * 1024;
 
@@ -352,16 +349,17 @@ impl Stream {
         self.hub.inner.lock().leave((self.number, watch))
     }
 
-    /// Lets a watch that is behind, and has been given everything before `next`, step in again.
+    /// Lets a watch that is behind, and has been given everything before `next`, step in again if that
+    /// is at most `reach` Revisions away: near enough to read what it lacks in one go.
     ///
     /// `Some(fence)`: it is in step from the fence on, and the caller must deliver its Changes in
     /// `[next, fence]` **before** it takes anything more from the mailbox. `None`: still too far behind.
-    pub fn rejoin(&self, watch: u64, next: Revision) -> Option<Revision> {
+    pub fn rejoin(&self, watch: u64, next: Revision, reach: u64) -> Option<Revision> {
         let mut inner = self.hub.inner.lock();
         let id = (self.number, watch);
         let revision = inner.revision;
         let watcher = inner.watchers.get_mut(&id)?;
-        if revision.since(next) >= WITHIN_REACH {
+        if revision.since(next.prev()) > reach {
             watcher.place = Place::Behind(next);
             return None;
         }
@@ -497,6 +495,13 @@ mod tests {
             .collect()
     }
 
+    fn large() -> Bounds {
+        Bounds {
+            changes: 1000,
+            bytes: 1 << 20,
+        }
+    }
+
     fn small() -> Bounds {
         Bounds {
             changes: 3,
@@ -507,11 +512,11 @@ mod tests {
     #[test]
     fn each_watch_gets_what_its_range_holds() {
         let hub = Arc::new(Hub::default());
-        let stream = hub.open(Bounds::default());
+        let stream = hub.open(large());
         assert_eq!(stream.watch(&prefix("a", "b"), None).behind, None);
         stream.watch(&prefix("ab", ""), None);
         stream.watch(&prefix("\0", "\0"), None);
-        let other = hub.open(Bounds::default());
+        let other = hub.open(large());
         other.watch(&prefix("a", "b"), None);
         publish(&hub, &["aa", "ab", "b"]);
         publish(&hub, &["c"]);
@@ -531,12 +536,13 @@ mod tests {
     fn a_start_in_the_future_hears_nothing_before_it() {
         let hub = Arc::new(Hub::default());
         publish(&hub, &["a"]);
-        let stream = hub.open(Bounds::default());
+        let stream = hub.open(large());
         let range = prefix("a", "b");
         let admission = stream.watch(&range, Some(Revision(4)));
         assert_eq!(
             admission,
             Admission {
+                watch: 0,
                 revision: Revision(1),
                 behind: None
             }
@@ -567,7 +573,7 @@ mod tests {
         assert!(slow.progress(Some(1)));
         assert_eq!(hub.census().slowest, Some(Revision(3)));
         assert_eq!(told(&slow), ["0: [1, 2]", "0 behind 3", "1 progress 4"]);
-        assert_eq!(slow.rejoin(0, Revision(5)), Some(Revision(4)));
+        assert_eq!(slow.rejoin(0, Revision(5), 0), Some(Revision(4)));
         publish(&hub, &["a"]);
         assert!(slow.progress(None));
         assert_eq!(told(&slow), ["0: [5]", "all progress 5"]);
@@ -579,19 +585,19 @@ mod tests {
         for _ in 0..30 {
             publish(&hub, &["a"; 100]);
         }
-        let stream = hub.open(Bounds::default());
+        let stream = hub.open(large());
         let admission = stream.watch(&prefix("a", "b"), Some(Revision(1)));
         assert_eq!(admission.behind, Some(Revision(1)));
-        assert_eq!(stream.rejoin(0, Revision(1001)), None);
+        assert_eq!(stream.rejoin(0, Revision(1001), 999), None);
         assert_eq!(hub.census().slowest, Some(Revision(1001)));
-        assert_eq!(stream.rejoin(0, Revision(2001)), Some(Revision(3000)));
-        assert_eq!(stream.rejoin(1, Revision(1)), None, "nobody");
+        assert_eq!(stream.rejoin(0, Revision(2001), 1000), Some(Revision(3000)));
+        assert_eq!(stream.rejoin(1, Revision(1), 9), None, "nobody");
     }
 
     #[test]
     fn a_release_out_of_reach_sends_everybody_behind() {
         let hub = Arc::new(Hub::default());
-        let stream = hub.open(Bounds::default());
+        let stream = hub.open(large());
         stream.watch(&prefix("a", "b"), None);
         stream.watch(&prefix("a", "b"), Some(Revision(70)));
         stream.watch(&prefix("c", "d"), Some(Revision(100_000)));
@@ -606,7 +612,7 @@ mod tests {
     #[test]
     fn a_canceled_watch_hears_nothing_more() {
         let hub = Arc::new(Hub::default());
-        let stream = hub.open(Bounds::default());
+        let stream = hub.open(large());
         stream.watch(&prefix("a", "b"), None);
         assert!(stream.cancel(0));
         assert!(!stream.cancel(0));
@@ -630,7 +636,7 @@ mod tests {
     async fn one_release_is_one_wake_up() {
         use futures::FutureExt;
         let hub = Arc::new(Hub::default());
-        let stream = hub.open(Bounds::default());
+        let stream = hub.open(large());
         stream.watch(&prefix("a", "b"), None);
         stream.watch(&prefix("a", "c"), None);
         assert!(stream.ready().now_or_never().is_none());

@@ -2,7 +2,7 @@
 //!
 //! Everything the client is told goes through one outbox, in the order it became true. Events enter it
 //! only when it is empty, so a client that does not read leaves its events in the mailbox, and when that
-//! is full, in history. History is read one chunk at a time, off the task; while the last chunk of a
+//! is full, in history. History is read one portion at a time, off the task; while the last portion of a
 //! watch that has just rejoined is on its way, the mailbox stays shut, because what is in there comes
 //! after it. Requests are answered all the while.
 
@@ -21,7 +21,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tonic::{Status, Streaming};
 
-use super::wanted::{Page, RESPONSE_CHANGES, Wanted};
+use super::WatchLimits;
+use super::history::{self, Portion};
+use super::wanted::{Page, Wanted};
 use crate::api::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::api::proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
 use crate::api::{Door, status};
@@ -53,6 +55,8 @@ pub(super) struct Session {
 
 struct Watching {
     wanted: Wanted,
+    /// The Revision told as current when it began.
+    begun: Revision,
     state: State,
     /// Whether it was told something since the last tick.
     told: bool,
@@ -67,11 +71,12 @@ enum State {
     Behind { next: Revision, fence: Option<Revision> },
 }
 
-/// A chunk of history on its way.
+/// A portion of history on its way.
 struct Reading {
     watch: u64,
-    upto: Revision,
-    chunk: Pin<Box<dyn Future<Output = Result<Vec<Arc<Change>>, Refusal>> + Send>>,
+    /// The hub's Revision when it set out, or the fence.
+    current: Revision,
+    portion: Pin<Box<dyn Future<Output = Result<Portion, Refusal>> + Send>>,
 }
 
 /// Whether the client waits to be told how far the whole stream is.
@@ -122,7 +127,7 @@ impl Session {
     ) -> Result<(), Refusal> {
         let closing = self.door.handle.closing.clone();
         let mut no_leader = std::pin::pin!(outlasted(leaderless));
-        let every = with_jitter(self.door.limits.watch.progress_every);
+        let every = with_jitter(self.limits().progress_every);
         let mut ticks = interval_at(Instant::now() + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // A client that has said all it wanted to say goes on listening.
@@ -149,11 +154,15 @@ impl Session {
                         place.send(Ok(answer));
                     }
                 }
-                chunk = arrival(&mut self.reading) => self.history(chunk)?,
+                arrived = arrival(&mut self.reading) => self.history(arrived)?,
                 _ = ticks.tick() => self.tick(),
                 () = self.stream.ready() => {}
             }
         }
+    }
+
+    fn limits(&self) -> &WatchLimits {
+        &self.door.limits.watch
     }
 
     // ---- What the client asks
@@ -200,11 +209,11 @@ impl Session {
             State::Behind { next, fence: None }
         });
         let wanted = Wanted::new(id, range, start, create);
-        let watching = Watching { wanted, state, told: false, marked: false };
+        let begun = admission.revision;
+        let watching = Watching { wanted, begun, state, told: false, marked: false };
         self.ids.insert(id, admission.watch);
         self.watches.insert(admission.watch, watching);
-        let answer =
-            WatchResponse { watch_id: id, created: true, ..self.answer(admission.revision) };
+        let answer = WatchResponse { watch_id: id, created: true, ..self.answer(begun) };
         self.outbox.push_back(answer);
     }
 
@@ -253,7 +262,7 @@ impl Session {
                 Some(Delivery::Changes { watch, batch }) => {
                     let mut changes = batch.changes.len();
                     let mut batches = vec![batch];
-                    while changes < RESPONSE_CHANGES
+                    while changes < self.limits().page.changes
                         && let Some(more) = self.stream.take_more(watch)
                     {
                         changes += more.changes.len();
@@ -277,7 +286,7 @@ impl Session {
         }
     }
 
-    /// Whether the mailbox has to wait for the last chunk of a watch that has rejoined.
+    /// Whether the mailbox has to wait for the last portion of a watch that has rejoined.
     fn is_shut(&self) -> bool {
         let reading = self.reading.as_ref().map(|reading| &reading.watch);
         reading.or(self.behind.front()).and_then(|number| self.watches.get(number)).is_some_and(|watching| {
@@ -292,8 +301,9 @@ impl Session {
         changes: impl IntoIterator<Item = &'a Arc<Change>>,
         revision: Option<Revision>,
     ) {
+        let page = self.limits().page;
         let Some(watching) = self.watches.get_mut(&number) else { return };
-        for Page { events, last } in watching.wanted.pages(changes) {
+        for Page { events, last } in watching.wanted.pages(page, changes) {
             watching.told = true;
             let header = self.door.header(revision.unwrap_or(last));
             self.outbox.extend(watching.wanted.respond(header, events));
@@ -302,56 +312,50 @@ impl Session {
 
     // ---- History
 
-    /// Sets out for the next chunk of history, if somebody needs one and the client keeps up.
+    /// Sets out for the next portion of history, if somebody needs one and the client keeps up.
     fn read_history(&mut self) {
+        let page = self.limits().page;
         while self.reading.is_none() && self.outbox.is_empty() {
-            let Some(number) = self.behind.pop_front() else { return };
-            let Some(watching) = self.watches.get_mut(&number) else { continue };
+            let Some(watch) = self.behind.pop_front() else { return };
+            let Some(watching) = self.watches.get_mut(&watch) else { continue };
             let State::Behind { next, fence } = watching.state else { continue };
-            let fence = fence.or_else(|| self.stream.rejoin(number, next));
+            let fence = fence.or_else(|| self.stream.rejoin(watch, next, page.changes as u64));
             if fence.is_some_and(|fence| next > fence) {
                 watching.state = State::InStep;
                 continue;
             }
-            let upto = fence.unwrap_or_else(|| self.stream.revision());
             watching.state = State::Behind { next, fence };
-            let view = Arc::clone(&self.door.handle.view);
-            let read = move || view.changes(next.prev(), upto, RESPONSE_CHANGES);
-            let chunk = tokio::task::spawn_blocking(read).map(|read| {
+            let current = fence.unwrap_or_else(|| self.stream.revision());
+            let (view, wanted) = (Arc::clone(&self.door.handle.view), watching.wanted.clone());
+            let read = move || history::read(&view, &wanted, next, current, page);
+            let portion = tokio::task::spawn_blocking(read).map(|read| {
                 let fault = || Refusal::Unavailable("netsy: history could not be read".into());
                 read.unwrap_or_else(|_| Err(fault()))
             });
-            self.reading = Some(Reading { watch: number, upto, chunk: Box::pin(chunk) });
+            self.reading = Some(Reading { watch, current, portion: Box::pin(portion) });
         }
     }
 
-    /// Tells what a chunk of history holds, and goes on behind it or falls in step.
-    fn history(&mut self, chunk: Chunk) -> Result<(), Refusal> {
-        let Chunk { watch, upto, changes } = chunk;
+    /// Tells what a portion of history holds; then its watch is in step, or still behind.
+    fn history(&mut self, arrived: Arrived) -> Result<(), Refusal> {
+        let Arrived { watch, current, portion } = arrived;
         let Some(watching) = self.watches.get_mut(&watch) else { return Ok(()) };
         let State::Behind { fence, .. } = watching.state else { return Ok(()) };
-        let changes = match changes {
-            Ok(changes) => changes,
+        let Portion { changes, upto } = match portion {
+            Ok(portion) => portion,
             Err(Refusal::Compacted { floor }) => {
                 self.compacted(watch, floor);
                 return Ok(());
             }
             Err(other) => return Err(other),
         };
-        let told = match changes.last() {
-            Some(last) if changes.len() >= RESPONSE_CHANGES => last.revision,
-            _ => upto,
-        };
-        if fence.is_some_and(|fence| told >= fence) {
-            watching.state = State::InStep;
-        } else {
-            watching.state = State::Behind { next: told.next(), fence };
-            match fence {
-                Some(_) => self.behind.push_front(watch),
-                None => self.behind.push_back(watch),
-            }
+        watching.state = State::Behind { next: upto.next(), fence };
+        match fence {
+            Some(fence) if upto >= fence => watching.state = State::InStep,
+            Some(_) => self.behind.push_front(watch),
+            None => self.behind.push_back(watch),
         }
-        self.tell(watch, &changes, Some(upto));
+        self.tell(watch, &changes, Some(current));
         Ok(())
     }
 
@@ -395,11 +399,13 @@ impl Session {
         };
     }
 
-    /// Tells the whole stream how far it is, unless a watch has begun since whose history lacks that.
+    /// Tells the whole stream how far it is, unless a watch has begun since the mark was set.
     fn progress_of_all(&mut self, revision: Revision) {
         let again = std::mem::replace(&mut self.asked, Asked::No) == Asked::Again;
-        let in_step = |it: &Watching| it.state == State::InStep && it.wanted.start <= revision;
-        if self.watches.values().all(in_step) && !self.watches.is_empty() {
+        let far = |it: &Watching| {
+            it.state == State::InStep && it.wanted.start.max(it.begun) <= revision
+        };
+        if self.watches.values().all(far) && !self.watches.is_empty() {
             let answer = WatchResponse { watch_id: NO_WATCH, ..self.answer(revision) };
             self.outbox.push_back(answer);
         }
@@ -410,18 +416,20 @@ impl Session {
 }
 
 /// What came of [`Reading`].
-struct Chunk {
+struct Arrived {
     watch: u64,
-    upto: Revision,
-    changes: Result<Vec<Arc<Change>>, Refusal>,
+    current: Revision,
+    portion: Result<Portion, Refusal>,
 }
 
-/// Waits for the chunk that is on its way; for ever if none is. Cancel safe.
-async fn arrival(reading: &mut Option<Reading>) -> Chunk {
-    let Some(Reading { watch, upto, chunk }) = reading else { return std::future::pending().await };
-    let chunk = Chunk { watch: *watch, upto: *upto, changes: chunk.await };
+/// Waits for the portion that is on its way; for ever if none is. Cancel safe.
+async fn arrival(reading: &mut Option<Reading>) -> Arrived {
+    let Some(Reading { watch, current, portion }) = reading else {
+        return std::future::pending().await;
+    };
+    let arrived = Arrived { watch: *watch, current: *current, portion: portion.await };
     *reading = None;
-    chunk
+    arrived
 }
 
 /// Waits until there has been no Primary for too long; for ever if nobody minds.
@@ -439,3 +447,6 @@ fn with_jitter(every: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish();
     every + every.mul_f64(0.1 * (random as f64 / u64::MAX as f64))
 }
+
+#[cfg(test)]
+mod twins;

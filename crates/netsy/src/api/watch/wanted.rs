@@ -11,15 +11,10 @@ use crate::api::proto::etcdserverpb::watch_create_request::FilterType;
 use crate::api::proto::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchResponse};
 use crate::api::proto::mvccpb::Event;
 use crate::api::proto::mvccpb::event::EventType;
-use crate::view::Change;
-
-/// A response takes no more Changes once it has this many ...
-pub(super) const RESPONSE_CHANGES: usize = 1000;
-/// ... or this many bytes of events.
-pub(super) const RESPONSE_BYTES: usize = 2 << 20;
+use crate::view::{Bounds, Change};
 
 /// What one watch wants.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Wanted {
     /// The id the client knows it by.
     pub(super) id: i64,
@@ -60,17 +55,17 @@ impl Wanted {
         }
     }
 
-    /// Sorts `changes` (ascending, of any keys) into pages of bounded size; none if nothing is wanted.
+    /// Sorts `changes` (ascending, of any keys) into pages; none if nothing is wanted.
     pub(super) fn pages<'a>(
         &self,
+        bounds: Bounds,
         changes: impl IntoIterator<Item = &'a Arc<Change>>,
     ) -> Vec<Page> {
         let mut pages = Vec::new();
         let mut bytes = usize::MAX;
         for change in changes.into_iter().filter(|change| self.wants(change)) {
-            if bytes >= RESPONSE_BYTES
-                || pages.last().is_none_or(|page: &Page| page.events.len() >= RESPONSE_CHANGES)
-            {
+            let full = |page: &Page| page.events.len() >= bounds.changes;
+            if bytes >= bounds.bytes || pages.last().is_none_or(full) {
                 pages.push(Page::default());
                 bytes = 0;
             }
@@ -84,7 +79,8 @@ impl Wanted {
         pages
     }
 
-    fn wants(&self, change: &Change) -> bool {
+    /// Whether it is told of `change`.
+    pub(super) fn wants(&self, change: &Change) -> bool {
         change.revision >= self.start
             && if change.deleted { self.deletes } else { self.puts }
             && self.range.contains(&change.key)
