@@ -37,6 +37,8 @@ enum Act {
     Cancel { stream: usize, id: i64 },
     Ask { stream: usize },
     Tick { stream: usize },
+    /// The session goes on, but what it waits for does not come yet.
+    Stir { stream: usize },
     /// The client reads so many answers.
     Read { stream: usize, answers: usize },
 }
@@ -54,12 +56,13 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (stream.clone(), 0..4i64).prop_map(|(stream, id)| Act::Cancel { stream, id }),
         2 => stream.clone().prop_map(|stream| Act::Ask { stream }),
         1 => stream.clone().prop_map(|stream| Act::Tick { stream }),
+        4 => stream.clone().prop_map(|stream| Act::Stir { stream }),
         8 => (stream, 1..6usize).prop_map(|(stream, answers)| Act::Read { stream, answers }),
     ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
     fn every_watch_sees_what_is_committed_once_in_order(
@@ -155,6 +158,11 @@ impl World {
             }
             Act::Ask { stream } => self.ask(stream),
             Act::Tick { stream } => self.streams[stream].0.tick(),
+            Act::Stir { stream } => {
+                let (session, _) = &mut self.streams[stream];
+                session.fill_outbox();
+                session.read_history();
+            }
             Act::Read { stream, answers } => {
                 for _ in 0..answers {
                     self.read(stream).await;
