@@ -143,7 +143,19 @@ fn nobody(path: &str) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use axum::routing::post;
+    use axum::{Router, middleware};
+    use rules::record::Record;
+    use rules::revision::{Epoch, Revision};
+    use tokio_util::sync::CancellationToken;
+    use tower::ServiceExt;
+
+    use super::super::metrics::Rpc;
     use super::*;
+    use crate::standing::{Board, HealthState, PrimaryState, Standing};
+    use crate::view::{Source, View};
 
     #[test]
     fn oversize_is_told_as_etcd_tells_it() {
@@ -184,5 +196,68 @@ mod tests {
             told.message(),
             "unknown method Steal for service etcdserverpb.KV"
         );
+    }
+
+    struct Nothing;
+
+    impl Source for Nothing {
+        fn records(&self, _: &[Revision]) -> Result<Vec<Record>, String> {
+            Ok(Vec::new())
+        }
+
+        fn history(&self, _: Revision, _: Revision, _: usize) -> Result<Vec<Record>, String> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn guard() -> Guard {
+        let standing = Standing {
+            node_id: "node".into(),
+            cluster_id: "cluster".into(),
+            member_id: 1,
+            health: HealthState::Healthy,
+            reason: None,
+            primary_state: PrimaryState::Active,
+            epoch: Epoch(1),
+            leader: 1,
+            leader_name: None,
+            elector: false,
+            members: Vec::new(),
+        };
+        let view = Arc::new(View::new(Arc::new(Nothing), 0));
+        let (handle, _) = Handle::new(view, Board::new(standing), CancellationToken::new());
+        Guard {
+            handle,
+            metrics: Metrics::default(),
+        }
+    }
+
+    async fn ask(guard: Guard, path: &str) -> Status {
+        let router = Router::new()
+            .route(path, post(async || -> Response { panic!("on purpose") }))
+            .layer(middleware::from_fn_with_state(guard, pass));
+        let request = Request::post(path)
+            .body(Body::empty())
+            .expect("a plain request");
+        let answer = router.oneshot(request).await.expect("infallible");
+        Status::from_header_map(answer.headers()).expect("a status")
+    }
+
+    #[tokio::test]
+    async fn a_panic_answers_internal_and_is_counted() {
+        let guard = guard();
+        let path = "/etcdserverpb.KV/Range";
+        assert_eq!(ask(guard.clone(), path).await.code(), Code::Internal);
+        assert_eq!(guard.metrics.panics(), 1);
+        assert_eq!(guard.metrics.handled(Rpc::of(path), Code::Internal), 1);
+    }
+
+    #[tokio::test]
+    async fn a_closing_node_takes_nothing_new() {
+        let guard = guard();
+        guard.handle.closing.cancel();
+        let refused = ask(guard.clone(), "/etcdserverpb.KV/Range").await;
+        assert_eq!(refused.code(), Code::Unavailable);
+        assert_eq!(guard.metrics.panics(), 0);
     }
 }

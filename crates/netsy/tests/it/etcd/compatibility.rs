@@ -1,6 +1,6 @@
 //! docs/COMPATIBILITY.md is read, and every RPC it names is called. Page and server cannot drift apart.
 
-use futures::StreamExt;
+use futures::stream::{self, StreamExt};
 use netsy::api::proto::etcdserverpb as pb;
 use netsy::api::proto::etcdserverpb::auth_client::AuthClient;
 use netsy::api::proto::etcdserverpb::cluster_client::ClusterClient;
@@ -12,7 +12,7 @@ use netsy::api::{SUPPORTED, unsupported};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use super::{get, put};
+use super::{bytes, get, put};
 use crate::fake::Node;
 
 const PAGE: &str = include_str!("../../../../../docs/COMPATIBILITY.md");
@@ -39,154 +39,145 @@ async fn first<T>(stream: Result<tonic::Response<Streaming<T>>, Status>) -> Resu
     }
 }
 
-/// Calls one RPC with the plainest request it takes.
+/// Calls one RPC of `$client` with the plainest request it takes.
+macro_rules! unary {
+    ($client:ident, $method:ident, $request:expr) => {
+        $client.$method($request).await.map(drop)
+    };
+}
+
+macro_rules! stream {
+    ($client:ident, $method:ident, $request:expr) => {
+        first($client.$method($request).await).await
+    };
+}
+
 async fn call(channel: &Channel, service: &str, rpc: &str) -> Result<(), Status> {
-    macro_rules! unary {
-        ($client:ident, $method:ident, $request:expr) => {
-            $client::new(channel.clone())
-                .$method($request)
-                .await
-                .map(drop)
-        };
+    match service {
+        "KV" => call_kv(channel, rpc).await,
+        "Watch" => call_watch(channel, rpc).await,
+        "Lease" => call_lease(channel, rpc).await,
+        "Cluster" => call_cluster(channel, rpc).await,
+        "Maintenance" => call_maintenance(channel, rpc).await,
+        "Auth" => call_auth(channel, rpc).await,
+        _ => panic!("the page names {service}, which no client knows"),
     }
-    macro_rules! stream {
-        ($client:ident, $method:ident, $request:expr) => {
-            first($client::new(channel.clone()).$method($request).await).await
-        };
-    }
-    match (service, rpc) {
-        ("KV", "Range") => unary!(KvClient, range, get("a")),
-        ("KV", "RangeStream") => stream!(KvClient, range_stream, get("a")),
-        ("KV", "Txn") => {
+}
+
+async fn call_kv(channel: &Channel, rpc: &str) -> Result<(), Status> {
+    let mut kv = KvClient::new(channel.clone());
+    match rpc {
+        "Range" => unary!(kv, range, get("a")),
+        "RangeStream" => stream!(kv, range_stream, get("a")),
+        "Txn" => {
             let success = vec![put("a", "1")];
             unary!(
-                KvClient,
+                kv,
                 txn,
                 pb::TxnRequest {
                     success,
-                    ..pb::TxnRequest::default()
+                    ..Default::default()
                 }
             )
         }
-        ("KV", "Put") => unary!(KvClient, put, pb::PutRequest::default()),
-        ("KV", "DeleteRange") => unary!(KvClient, delete_range, pb::DeleteRangeRequest::default()),
-        ("KV", "Compact") => unary!(KvClient, compact, pb::CompactionRequest::default()),
-        ("Watch", "Watch") => {
-            use pb::watch_request::RequestUnion;
-            let create = RequestUnion::CreateRequest(pb::WatchCreateRequest::default());
-            let create = pb::WatchRequest {
-                request_union: Some(create),
-            };
-            let requests = futures::stream::iter([create]).chain(futures::stream::pending());
-            stream!(WatchClient, watch, requests)
+        "Put" => unary!(kv, put, pb::PutRequest::default()),
+        "DeleteRange" => unary!(kv, delete_range, pb::DeleteRangeRequest::default()),
+        "Compact" => unary!(kv, compact, pb::CompactionRequest::default()),
+        _ => panic!("the page names KV/{rpc}, which no client knows"),
+    }
+}
+
+async fn call_watch(channel: &Channel, rpc: &str) -> Result<(), Status> {
+    assert_eq!(rpc, "Watch");
+    let mut watch = WatchClient::new(channel.clone());
+    let create = pb::WatchCreateRequest {
+        key: bytes("a"),
+        ..Default::default()
+    };
+    let union = pb::watch_request::RequestUnion::CreateRequest(create);
+    let request = pb::WatchRequest {
+        request_union: Some(union),
+    };
+    stream!(
+        watch,
+        watch,
+        stream::iter([request]).chain(stream::pending())
+    )
+}
+
+async fn call_lease(channel: &Channel, rpc: &str) -> Result<(), Status> {
+    let mut lease = LeaseClient::new(channel.clone());
+    match rpc {
+        "LeaseGrant" => unary!(lease, lease_grant, pb::LeaseGrantRequest { ttl: 10, id: 0 }),
+        "LeaseRevoke" => unary!(lease, lease_revoke, pb::LeaseRevokeRequest::default()),
+        "LeaseKeepAlive" => {
+            let requests = stream::iter([pb::LeaseKeepAliveRequest { id: 7 }]);
+            stream!(lease, lease_keep_alive, requests.chain(stream::pending()))
         }
-        ("Lease", "LeaseGrant") => {
+        "LeaseTimeToLive" => {
             unary!(
-                LeaseClient,
-                lease_grant,
-                pb::LeaseGrantRequest { ttl: 10, id: 0 }
-            )
-        }
-        ("Lease", "LeaseRevoke") => {
-            unary!(LeaseClient, lease_revoke, pb::LeaseRevokeRequest::default())
-        }
-        ("Lease", "LeaseKeepAlive") => {
-            let requests = futures::stream::iter([pb::LeaseKeepAliveRequest { id: 7 }]);
-            stream!(
-                LeaseClient,
-                lease_keep_alive,
-                requests.chain(futures::stream::pending())
-            )
-        }
-        ("Lease", "LeaseTimeToLive") => {
-            unary!(
-                LeaseClient,
+                lease,
                 lease_time_to_live,
                 pb::LeaseTimeToLiveRequest::default()
             )
         }
-        ("Lease", "LeaseLeases") => unary!(LeaseClient, lease_leases, pb::LeaseLeasesRequest {}),
-        ("Cluster", "MemberList") => {
-            unary!(ClusterClient, member_list, pb::MemberListRequest::default())
-        }
-        ("Cluster", "MemberAdd") => {
-            unary!(ClusterClient, member_add, pb::MemberAddRequest::default())
-        }
-        ("Cluster", "MemberRemove") => {
-            unary!(
-                ClusterClient,
-                member_remove,
-                pb::MemberRemoveRequest::default()
-            )
-        }
-        ("Cluster", "MemberUpdate") => {
-            unary!(
-                ClusterClient,
-                member_update,
-                pb::MemberUpdateRequest::default()
-            )
-        }
-        ("Cluster", "MemberPromote") => {
-            unary!(
-                ClusterClient,
-                member_promote,
-                pb::MemberPromoteRequest::default()
-            )
-        }
-        ("Maintenance", "Alarm") => unary!(MaintenanceClient, alarm, pb::AlarmRequest::default()),
-        ("Maintenance", "Status") => unary!(MaintenanceClient, status, pb::StatusRequest {}),
-        ("Maintenance", "Defragment") => {
-            unary!(MaintenanceClient, defragment, pb::DefragmentRequest {})
-        }
-        ("Maintenance", "Hash") => unary!(MaintenanceClient, hash, pb::HashRequest {}),
-        ("Maintenance", "HashKV") => {
-            unary!(MaintenanceClient, hash_kv, pb::HashKvRequest::default())
-        }
-        ("Maintenance", "Snapshot") => stream!(MaintenanceClient, snapshot, pb::SnapshotRequest {}),
-        ("Maintenance", "MoveLeader") => {
-            unary!(
-                MaintenanceClient,
-                move_leader,
-                pb::MoveLeaderRequest::default()
-            )
-        }
-        ("Maintenance", "Downgrade") => {
-            unary!(
-                MaintenanceClient,
-                downgrade,
-                pb::DowngradeRequest::default()
-            )
-        }
-        ("Auth", rpc) => call_auth(channel, rpc).await,
-        (service, rpc) => panic!("the page names {service}/{rpc}, which no client knows"),
+        "LeaseLeases" => unary!(lease, lease_leases, pb::LeaseLeasesRequest {}),
+        _ => panic!("the page names Lease/{rpc}, which no client knows"),
+    }
+}
+
+async fn call_cluster(channel: &Channel, rpc: &str) -> Result<(), Status> {
+    let mut cluster = ClusterClient::new(channel.clone());
+    match rpc {
+        "MemberList" => unary!(cluster, member_list, pb::MemberListRequest::default()),
+        "MemberAdd" => unary!(cluster, member_add, pb::MemberAddRequest::default()),
+        "MemberRemove" => unary!(cluster, member_remove, pb::MemberRemoveRequest::default()),
+        "MemberUpdate" => unary!(cluster, member_update, pb::MemberUpdateRequest::default()),
+        "MemberPromote" => unary!(cluster, member_promote, pb::MemberPromoteRequest::default()),
+        _ => panic!("the page names Cluster/{rpc}, which no client knows"),
+    }
+}
+
+async fn call_maintenance(channel: &Channel, rpc: &str) -> Result<(), Status> {
+    let mut maintenance = MaintenanceClient::new(channel.clone());
+    match rpc {
+        "Alarm" => unary!(maintenance, alarm, pb::AlarmRequest::default()),
+        "Status" => unary!(maintenance, status, pb::StatusRequest {}),
+        "Defragment" => unary!(maintenance, defragment, pb::DefragmentRequest {}),
+        "Hash" => unary!(maintenance, hash, pb::HashRequest {}),
+        "HashKV" => unary!(maintenance, hash_kv, pb::HashKvRequest::default()),
+        "Snapshot" => stream!(maintenance, snapshot, pb::SnapshotRequest {}),
+        "MoveLeader" => unary!(maintenance, move_leader, pb::MoveLeaderRequest::default()),
+        "Downgrade" => unary!(maintenance, downgrade, pb::DowngradeRequest::default()),
+        _ => panic!("the page names Maintenance/{rpc}, which no client knows"),
     }
 }
 
 async fn call_auth(channel: &Channel, rpc: &str) -> Result<(), Status> {
     let mut auth = AuthClient::new(channel.clone());
-    macro_rules! unary {
+    macro_rules! call {
         ($method:ident, $request:ident) => {
-            auth.$method(pb::$request::default()).await.map(drop)
+            unary!(auth, $method, pb::$request::default())
         };
     }
     match rpc {
-        "AuthEnable" => unary!(auth_enable, AuthEnableRequest),
-        "AuthDisable" => unary!(auth_disable, AuthDisableRequest),
-        "AuthStatus" => unary!(auth_status, AuthStatusRequest),
-        "Authenticate" => unary!(authenticate, AuthenticateRequest),
-        "UserAdd" => unary!(user_add, AuthUserAddRequest),
-        "UserGet" => unary!(user_get, AuthUserGetRequest),
-        "UserList" => unary!(user_list, AuthUserListRequest),
-        "UserDelete" => unary!(user_delete, AuthUserDeleteRequest),
-        "UserChangePassword" => unary!(user_change_password, AuthUserChangePasswordRequest),
-        "UserGrantRole" => unary!(user_grant_role, AuthUserGrantRoleRequest),
-        "UserRevokeRole" => unary!(user_revoke_role, AuthUserRevokeRoleRequest),
-        "RoleAdd" => unary!(role_add, AuthRoleAddRequest),
-        "RoleGet" => unary!(role_get, AuthRoleGetRequest),
-        "RoleList" => unary!(role_list, AuthRoleListRequest),
-        "RoleDelete" => unary!(role_delete, AuthRoleDeleteRequest),
-        "RoleGrantPermission" => unary!(role_grant_permission, AuthRoleGrantPermissionRequest),
-        "RoleRevokePermission" => unary!(role_revoke_permission, AuthRoleRevokePermissionRequest),
+        "AuthEnable" => call!(auth_enable, AuthEnableRequest),
+        "AuthDisable" => call!(auth_disable, AuthDisableRequest),
+        "AuthStatus" => call!(auth_status, AuthStatusRequest),
+        "Authenticate" => call!(authenticate, AuthenticateRequest),
+        "UserAdd" => call!(user_add, AuthUserAddRequest),
+        "UserGet" => call!(user_get, AuthUserGetRequest),
+        "UserList" => call!(user_list, AuthUserListRequest),
+        "UserDelete" => call!(user_delete, AuthUserDeleteRequest),
+        "UserChangePassword" => call!(user_change_password, AuthUserChangePasswordRequest),
+        "UserGrantRole" => call!(user_grant_role, AuthUserGrantRoleRequest),
+        "UserRevokeRole" => call!(user_revoke_role, AuthUserRevokeRoleRequest),
+        "RoleAdd" => call!(role_add, AuthRoleAddRequest),
+        "RoleGet" => call!(role_get, AuthRoleGetRequest),
+        "RoleList" => call!(role_list, AuthRoleListRequest),
+        "RoleDelete" => call!(role_delete, AuthRoleDeleteRequest),
+        "RoleGrantPermission" => call!(role_grant_permission, AuthRoleGrantPermissionRequest),
+        "RoleRevokePermission" => call!(role_revoke_permission, AuthRoleRevokePermissionRequest),
         _ => panic!("the page names Auth/{rpc}, which no client knows"),
     }
 }
