@@ -14,6 +14,7 @@ use prost::encoding::{
     skip_field,
 };
 use prost::{DecodeError, Message};
+use rules::record::Record;
 use rules::revision::Revision;
 
 const KEY: u32 = 1;
@@ -71,6 +72,22 @@ impl KeyValue {
             ..Fields::default()
         }
         .encode()
+    }
+
+    /// The state of its key that `record` makes: a live key, or a tombstone.
+    #[must_use]
+    pub fn of(record: &Record) -> KeyValue {
+        if record.deleted {
+            return KeyValue::tombstone(&record.key, record.revision);
+        }
+        KeyValue::new(
+            &record.key,
+            &record.value,
+            record.create_revision,
+            record.revision,
+            record.version,
+            record.lease,
+        )
     }
 
     /// The key.

@@ -61,7 +61,7 @@ pub struct Batch {
 impl Batch {
     /// A batch of `changes`, which must be ascending and not empty.
     pub(super) fn new(changes: Vec<Arc<Change>>) -> Batch {
-        let bytes = changes.iter().map(|change| weight(change)).sum();
+        let bytes = changes.iter().map(|change| change.weight()).sum();
         Batch { changes, bytes }
     }
 
@@ -70,13 +70,6 @@ impl Batch {
             .first()
             .map_or(Revision::ZERO, |change| change.revision)
     }
-}
-
-/// Bytes `change` holds in memory, roughly.
-#[must_use]
-pub fn weight(change: &Change) -> usize {
-    let prev = change.prev.as_ref().map_or(0, |prev| prev.weight());
-    change.key.len() + change.kv.weight() + prev + size_of::<Change>()
 }
 
 /// Both ends of a mailbox.

@@ -6,7 +6,7 @@ use rules::refusal::Refusal;
 use rules::revision::Revision;
 
 use super::wanted::Wanted;
-use crate::view::{Bounds, Change, View, weight};
+use crate::view::{Bounds, Change, View};
 
 /// Changes taken from the view at a time: what may be in memory beyond the bounds.
 const STEP: usize = 64;
@@ -52,7 +52,7 @@ pub(super) fn read(
             _ => upto,
         };
         let ours = seen.into_iter().filter(|change| wanted.wants(change));
-        portion.changes.extend(ours.inspect(|change| bytes += weight(change)));
+        portion.changes.extend(ours.inspect(|change| bytes += change.weight()));
         if whole {
             break;
         }
