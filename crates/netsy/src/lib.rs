@@ -1,5 +1,6 @@
 //! How it is done: the rooms of the Netsy server, and `run`, which is handed its world.
 
 pub mod bucket;
+pub mod datafile;
 pub mod standing;
 pub mod view;

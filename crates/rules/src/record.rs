@@ -55,7 +55,12 @@ pub struct Record {
 impl Record {
     /// The Record that opens `epoch` at `revision`.
     #[must_use]
-    pub fn opening(epoch: Epoch, revision: Revision, leader_id: Arc<str>, created_at: i64) -> Record {
+    pub fn opening(
+        epoch: Epoch,
+        revision: Revision,
+        leader_id: Arc<str>,
+        created_at: i64,
+    ) -> Record {
         Record {
             revision,
             epoch,
