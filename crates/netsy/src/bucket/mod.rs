@@ -1,16 +1,18 @@
 //! The bucket: object storage as the cluster's one permanent store.
 //!
 //! Small documents are changed by conditional writes whose outcome is always settled by reading back
-//! ([`document`]); Chunks and Snapshots are created once and never changed . Any
-//! store that `object_store` speaks to will do if it passes the [`selftest`]; local files are one
-//! ([`local`]). The library never retries: reads are tried again here, writes by whoever asked.
+//! ([`document`]); Chunks and Snapshots are created once and never changed ([`chunks`], [`snapshots`]).
+//! Any store that `object_store` speaks to will do if it passes the [`selftest`]; local files are one
+//! ([`local`]). The library never retries: files are read again here, everything else by whoever asked.
 
+pub mod chunks;
 pub mod document;
 pub mod faults;
 pub mod local;
 pub mod names;
 pub mod open;
 pub mod selftest;
+pub mod snapshots;
 
 use std::fmt;
 use std::future::Future;
@@ -22,6 +24,9 @@ use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore};
 use rules::revision::Revision;
 
+use crate::datafile::Damaged;
+
+pub use chunks::Slot;
 pub use document::{Swapped, Version, Versioned, fresh_mark};
 pub use names::Document;
 pub use open::{BucketConfig, install_crypto, open};
@@ -95,6 +100,14 @@ pub enum Failure {
         bucket: String,
         /// Why, in the store's words.
         why: String,
+    },
+    /// A Chunk or Snapshot that cannot be believed. Go no further; raise CORRUPT.
+    #[error("in `{bucket}`, {damaged}")]
+    Damaged {
+        /// The bucket.
+        bucket: String,
+        /// Which object, where, and what is wrong.
+        damaged: Damaged,
     },
     /// A document that cannot be read. Go no further until an operator has looked at it.
     #[error("`{object}` in `{bucket}` is not a valid document: {why}")]
