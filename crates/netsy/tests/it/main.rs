@@ -4,3 +4,8 @@
 mod contract;
 mod etcd;
 mod fake;
+//! The integration tests of netsy, in one binary: one link, one place for what they share.
+
+mod cli;
+mod operating;
+mod tls;
