@@ -1,4 +1,5 @@
 //! How it is done: the rooms of the Netsy server, and `run`, which is handed its world.
 
+pub mod api;
 pub mod standing;
 pub mod view;
