@@ -1,7 +1,8 @@
 //! Proofs from outside: drives servers as processes, over the wire, and judges what they answer.
 //!
-//! `load` puts load on one server, `beside` compares Netsy with etcd in one run. Nothing here shares code
-//! with the product: a fault in the server's own types cannot hide itself.
+//! `load` puts load on one server, `beside` compares Netsy with etcd in one run, `differ` sends both the same
+//! random operations and compares every field. Nothing here shares code with the product: a fault in the
+//! server's own types cannot hide itself.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 mod beside;
 mod dice;
+mod differ;
 mod load;
 mod report;
 mod server;
@@ -27,6 +29,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Beside(beside::Beside),
+    Differ(differ::Differ),
     Load(OneLoad),
 }
 
@@ -96,10 +99,13 @@ impl OneLoad {
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     runtime.context("starting the runtime")?.block_on(async {
         match cli.verb {
             Verb::Beside(beside) => beside.run().await,
+            Verb::Differ(differ) => differ.run().await,
             Verb::Load(load) => load.run().await,
         }
     })

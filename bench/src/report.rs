@@ -28,7 +28,9 @@ impl Raw {
             fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         }
         let file = File::options().create(true).append(true).open(path);
-        Ok(Raw(file.with_context(|| format!("opening {}", path.display()))?))
+        Ok(Raw(
+            file.with_context(|| format!("opening {}", path.display()))?
+        ))
     }
 
     pub(crate) fn write(&mut self, row: &impl Serialize) -> Result<()> {
@@ -38,8 +40,7 @@ impl Raw {
 }
 
 /// The column heads of [`line`].
-pub(crate) const HEAD: &str =
-    "shape             clients  server      ops/s   p50 ms   p99 ms  max ms  CPU us/op  server%  client%  errors";
+pub(crate) const HEAD: &str = "shape             clients  server      ops/s   p50 ms   p99 ms  max ms  CPU us/op  server%  client%  errors";
 
 /// One measurement in one line.
 pub(crate) fn line(server: &str, measured: &Measured) -> String {
