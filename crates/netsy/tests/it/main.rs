@@ -9,3 +9,7 @@ mod fake;
 mod cli;
 mod operating;
 mod tls;
+//! The integration tests of the Netsy server, in one binary: linking once is what keeps them quick.
+//! Each module is one subject.
+
+mod tidy;
