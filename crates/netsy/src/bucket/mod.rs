@@ -29,7 +29,7 @@ use crate::datafile::Damaged;
 pub use chunks::Slot;
 pub use document::{Swapped, Version, Versioned, fresh_mark};
 pub use names::Document;
-pub use open::{BucketConfig, install_crypto, open};
+pub use open::{AccessKey, BucketConfig, install_crypto, open};
 
 /// How often a read is tried before its failure is told.
 const READ_ATTEMPTS: u32 = 3;
