@@ -16,4 +16,4 @@ pub mod telemetry;
 pub mod tls;
 pub mod view;
 
-pub use run::run;
+pub use run::{World, run, run_in};

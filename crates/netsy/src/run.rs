@@ -33,11 +33,48 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long the bucket may hold up the newest Chunk before the Node calls itself Degraded.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// Runs a Node until `shutdown`, and then until every acknowledged write is in the bucket.
+/// Everything a Node meets that is not arithmetic. Tests hand in listeners on port 0 and their own weather.
+pub struct World {
+    /// The permanent store; `None` opens the one the configuration names.
+    pub bucket: Option<Bucket>,
+    /// Where etcd clients come in.
+    pub clients: TcpListener,
+    /// Where health and metrics are served.
+    pub health: TcpListener,
+    /// What to say once on standard output when the Node is ready.
+    pub greets: bool,
+}
+
+impl World {
+    /// The world as the configuration names it.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on.
+    pub async fn open(config: &Config) -> Result<World, RunError> {
+        let clients = listen(config.client.listen, "client port", "client.listen").await?;
+        let health = listen(config.http.listen, "health port", "http.listen").await?;
+        Ok(World { bucket: None, clients, health, greets: true })
+    }
+}
+
+/// Runs a Node in the world its configuration names, until `shutdown`; see [`run_in`].
 ///
 /// # Errors
 /// Why the Node could not start or go on, and what to do.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let world = World::open(&config).await?;
+    run_in(config, world, shutdown).await
+}
+
+/// Runs a Node until `shutdown`, and then until every acknowledged write is in the bucket.
+///
+/// # Errors
+/// Why the Node could not start or go on, and what to do.
+pub async fn run_in(
+    config: Config,
+    world: World,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     bucket::install_crypto();
     let board = Board::new(unknown_standing(&config));
     let api_metrics = api::Metrics::default();
@@ -47,39 +84,35 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let tls = Tls::open(&config.client).map_err(|error| {
         RunError::setup("open the client port", error, "`netsy certs` makes working files")
     })?;
-    let clients = listen(config.client.listen, "client port", "client.listen").await?;
-    let health = listen(config.http.listen, "health port", "http.listen").await?;
-    let health_bound = health.local_addr().unwrap_or(config.http.listen);
+    let bound = world.clients.local_addr().unwrap_or(config.client.listen);
+    let health_bound = world.health.local_addr().unwrap_or(config.http.listen);
     let closed = CancellationToken::new();
     let health = tokio::spawn(http::serve(
-        health,
+        world.health,
         http::Health { board: Arc::clone(&board), metrics: Arc::clone(&metrics) },
         closed.clone(),
     ));
-    let bound = clients.local_addr().unwrap_or(config.client.listen);
     let registration = registration(&config, bound);
     let started = tokio::select! {
-        started = start(&config, &registration, &metrics) => started?,
+        started = start(&config, world.bucket, &registration) => started,
         () = shutdown.cancelled() => {
             closed.cancel();
             return Ok(());
         }
     };
     let greeting = crate::greeting::ready(&config, bound, health_bound);
-    let greeter = tokio::spawn(greet(Arc::clone(&board), greeting));
-    let result = serve(Serving {
-        config: &config,
-        started,
-        registration,
-        board,
-        metrics,
-        api_metrics,
-        tls,
-        clients,
-        shutdown,
-    })
-    .await;
-    greeter.abort();
+    let greeter = world.greets.then(|| tokio::spawn(greet(Arc::clone(&board), greeting)));
+    let result = match started {
+        Ok(started) => {
+            let clients = world.clients;
+            let doors = Doors { board, metrics, api_metrics, tls, clients };
+            serve(&config, started, registration, doors, shutdown).await
+        }
+        Err(error) => Err(error),
+    };
+    if let Some(greeter) = greeter {
+        greeter.abort();
+    }
     closed.cancel();
     let _ = health.await;
     result
@@ -146,12 +179,11 @@ struct Started {
 /// Takes disk and bucket in hand, registers, and restores the log.
 async fn start(
     config: &Config,
+    bucket: Option<Bucket>,
     registration: &Registration,
-    metrics: &Arc<Metrics>,
 ) -> Result<Started, RunError> {
-    let _ = metrics;
     let mut store = open_store(config)?;
-    let bucket = open_bucket(config).await?;
+    let bucket = open_bucket(config, bucket).await?;
     let attempted = || format!("join the cluster in `{}`", bucket.name());
     driver::check_cluster(&bucket, &config.cluster_id)
         .await
@@ -195,11 +227,14 @@ fn open_store(config: &Config) -> Result<Store, RunError> {
     })
 }
 
-async fn open_bucket(config: &Config) -> Result<Bucket, RunError> {
+async fn open_bucket(config: &Config, given: Option<Bucket>) -> Result<Bucket, RunError> {
     let wanted = &config.bucket;
     let attempted = format!("open the bucket `{}`", wanted.url);
-    let bucket = bucket::open(&bucket_config(config), &config.cluster_id)
-        .map_err(|failure| RunError::setup(&attempted, failure, "correct `[bucket]`"))?;
+    let bucket = match given {
+        Some(bucket) => bucket,
+        None => bucket::open(&bucket_config(config), &config.cluster_id)
+            .map_err(|failure| RunError::setup(&attempted, failure, "correct `[bucket]`"))?,
+    };
     loop {
         match bucket.selftest().await {
             Ok(()) => return Ok(bucket),
@@ -300,21 +335,24 @@ async fn restore(
     }
 }
 
-struct Serving<'a> {
-    config: &'a Config,
-    started: Started,
-    registration: Registration,
+/// What the outside sees of a Node.
+struct Doors {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     api_metrics: api::Metrics,
     tls: Option<Arc<Tls>>,
     clients: TcpListener,
-    shutdown: CancellationToken,
 }
 
 /// Runs the driver and the door until one of them ends or `shutdown` comes.
-async fn serve(serving: Serving<'_>) -> Result<(), RunError> {
-    let Serving { config, started, registration, board, metrics, .. } = serving;
+async fn serve(
+    config: &Config,
+    started: Started,
+    registration: Registration,
+    doors: Doors,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let Doors { board, metrics, api_metrics, tls, clients } = doors;
     let settings = settings(config);
     let closing = CancellationToken::new();
     let view = Arc::clone(&started.restored.view);
@@ -352,16 +390,16 @@ async fn serve(serving: Serving<'_>) -> Result<(), RunError> {
     };
     let mut limits = api::Limits::default();
     limits.watch.progress_every = config.watch.progress_interval;
-    let tls = serving.tls.as_ref().map(|tls| tls.shared());
-    let reload = serving.tls.map(|tls| {
+    let acceptor = tls.as_ref().map(|tls| tls.shared());
+    let reload = tls.map(|tls| {
         tokio::spawn(tls.reload_when_changed(crate::tls::RELOAD_EVERY, reloads, closing.clone()))
     });
-    let door = tokio::spawn(api::serve(serving.clients, tls, handle, limits, serving.api_metrics));
+    let door = tokio::spawn(api::serve(clients, acceptor, handle, limits, api_metrics));
     let runtime = tokio::runtime::Handle::current();
-    let (close, grace) = (serving.shutdown.clone(), config.limits.drain_timeout);
+    let grace = config.limits.drain_timeout;
     let (sender, ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
-        let _ = sender.send(driver::run(parts, runtime, requests, close, grace));
+        let _ = sender.send(driver::run(parts, runtime, requests, shutdown, grace));
     });
     thread.map_err(|error| RunError::failed("start the driver", error, "see the process limits"))?;
     let ended = ended.await;

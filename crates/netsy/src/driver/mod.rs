@@ -575,6 +575,12 @@ impl Driver {
         matches!(self.node.tenure(), Tenure::Active(_)).then(|| self.registration.node_id.clone())
     }
 
+    /// Whether another Node holds the Elector lock, so that this one has nothing to do.
+    fn is_followed(&self) -> bool {
+        let holder = self.node.elector().lock().and_then(|lock| lock.elector.as_ref());
+        holder.is_some_and(|holder| holder.node_id != self.registration.node_id)
+    }
+
     fn health(&self) -> (HealthState, Option<String>) {
         if let Some(trouble) = self.node.trouble() {
             return (HealthState::Degraded, Some(trouble.to_owned()));
@@ -594,10 +600,16 @@ impl Driver {
                 (HealthState::Loading, Some("members.json is being read".to_owned()))
             }
             Tenure::Active(_) => (HealthState::Healthy, None),
+            Tenure::None if self.is_followed() => {
+                (HealthState::Degraded, Some(self.why_not_writable()))
+            }
+            Tenure::None | Tenure::Draining(_) | Tenure::Closing(_) => {
+                (HealthState::Loading, Some(self.why_not_writable()))
+            }
             _ if !self.node.is_caught_up() => {
                 (HealthState::Loading, Some("reading the chain in the bucket".to_owned()))
             }
-            _ => (HealthState::Degraded, Some(self.why_not_writable())),
+            _ => (HealthState::Loading, Some(self.why_not_writable())),
         }
     }
 
