@@ -6,6 +6,7 @@ mod port;
 mod range;
 mod service;
 mod txn;
+mod watch;
 
 use bytes::Bytes;
 use netsy::api::proto::etcdserverpb::kv_client::KvClient;
