@@ -26,9 +26,11 @@ mod server;
 pub mod status;
 mod txn;
 pub mod unsupported;
+mod watch;
 
 pub use metrics::Metrics;
 pub use server::{Tls, serve, with_alpn};
+pub use watch::WatchLimits;
 
 use proto::etcdserverpb::ResponseHeader;
 
@@ -65,6 +67,8 @@ pub struct Limits {
     pub close_within: Duration,
     /// How often an idle connection is pinged, and how long the answer may take.
     pub ping_every: Duration,
+    /// How patient watches are.
+    pub watch: WatchLimits,
     /// What Status calls the storage quota, in bytes; 0 is none.
     pub quota: u64,
 }
@@ -76,6 +80,7 @@ impl Default for Limits {
             handshake_within: Duration::from_secs(10),
             close_within: Duration::from_secs(5),
             ping_every: Duration::from_secs(30),
+            watch: WatchLimits::default(),
             quota: 0,
         }
     }

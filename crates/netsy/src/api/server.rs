@@ -38,6 +38,8 @@ use super::proto::etcdserverpb::cluster_server::ClusterServer;
 use super::proto::etcdserverpb::kv_server::KvServer;
 use super::proto::etcdserverpb::lease_server::LeaseServer;
 use super::proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use super::proto::etcdserverpb::watch_server::WatchServer;
+use super::watch::Watch;
 use super::{CLUSTER_VERSION, Door, Limits, MAX_MESSAGE_BYTES, Metrics, VERSION, unsupported};
 use crate::standing::{Handle, HealthState};
 
@@ -134,7 +136,7 @@ fn services(door: Door) -> Router {
     let mut routes = Routes::builder();
     routes
         .add_service(bounded!(KvServer::new(Kv(door.clone()))))
-        // The watch room goes here: bounded!(WatchServer::new(watch::Watch::new(door.handle.clone()))).
+        .add_service(bounded!(WatchServer::new(Watch::new(door.clone()))))
         .add_service(bounded!(LeaseServer::new(Lease(door.clone()))))
         .add_service(bounded!(ClusterServer::new(Cluster(door.clone()))))
         .add_service(bounded!(MaintenanceServer::new(Maintenance(door))));
