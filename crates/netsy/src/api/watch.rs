@@ -46,8 +46,14 @@ impl Default for WatchLimits {
         WatchLimits {
             progress_every: Duration::from_secs(5),
             leaderless_for: Duration::from_secs(3),
-            mailbox: Bounds { changes: 8192, bytes: 4 << 20 },
-            page: Bounds { changes: 1000, bytes: 2 << 20 },
+            mailbox: Bounds {
+                changes: 8192,
+                bytes: 4 << 20,
+            },
+            page: Bounds {
+                changes: 1000,
+                bytes: 2 << 20,
+            },
         }
     }
 }
@@ -78,8 +84,10 @@ impl watch_server::Watch for Watch {
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<BoxStream<WatchResponse>>, Status> {
         self.door.ready().map_err(status::from)?;
-        let wants_leader =
-            request.metadata().get("hasleader").is_some_and(|value| value.as_bytes() == b"true");
+        let wants_leader = request
+            .metadata()
+            .get("hasleader")
+            .is_some_and(|value| value.as_bytes() == b"true");
         let leaderless = wants_leader.then(|| self.leaderless.clone());
         // One place more, kept for the last word.
         let (answers, client) = mpsc::channel(ON_THE_WAY + 1);
@@ -91,9 +99,15 @@ impl watch_server::Watch for Watch {
 
 /// Tells whether no Primary has been known for longer than `patience`, until the Node closes.
 async fn look_out(handle: Handle, patience: Duration, tell: watch::Sender<bool>) {
-    let mut looks = interval((patience / 8).clamp(Duration::from_millis(5), Duration::from_secs(1)));
+    let mut looks =
+        interval((patience / 8).clamp(Duration::from_millis(5), Duration::from_secs(1)));
     let mut last_seen = Instant::now();
-    while handle.closing.run_until_cancelled(looks.tick()).await.is_some() {
+    while handle
+        .closing
+        .run_until_cancelled(looks.tick())
+        .await
+        .is_some()
+    {
         if handle.board.standing().leader != 0 {
             last_seen = Instant::now();
         }

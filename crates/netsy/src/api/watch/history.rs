@@ -35,7 +35,10 @@ pub(super) fn read(
     upto: Revision,
     bounds: Bounds,
 ) -> Result<Portion, Refusal> {
-    let mut portion = Portion { changes: Vec::new(), upto: next.prev() };
+    let mut portion = Portion {
+        changes: Vec::new(),
+        upto: next.prev(),
+    };
     let (mut bytes, mut looks) = (0, 0);
     let step = STEP.min(bounds.changes);
     while portion.changes.len() < bounds.changes && bytes < bounds.bytes && looks < LOOKS {
@@ -52,7 +55,9 @@ pub(super) fn read(
             _ => upto,
         };
         let ours = seen.into_iter().filter(|change| wanted.wants(change));
-        portion.changes.extend(ours.inspect(|change| bytes += change.weight()));
+        portion
+            .changes
+            .extend(ours.inspect(|change| bytes += change.weight()));
         if whole {
             break;
         }

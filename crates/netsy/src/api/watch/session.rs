@@ -68,7 +68,10 @@ struct Watching {
 enum State {
     InStep,
     /// Everything before `next` was told; `fence` says that it has rejoined from there on.
-    Behind { next: Revision, fence: Option<Revision> },
+    Behind {
+        next: Revision,
+        fence: Option<Revision>,
+    },
 }
 
 /// A portion of history on its way.
@@ -113,7 +116,9 @@ impl Session {
         answers: Answers,
         leaderless: Option<watch::Receiver<bool>>,
     ) {
-        let Ok(last_word) = answers.clone().reserve_owned().await else { return };
+        let Ok(last_word) = answers.clone().reserve_owned().await else {
+            return;
+        };
         if let Err(refusal) = self.serve(requests, answers, leaderless).await {
             last_word.send(Err(status::of(&refusal)));
         }
@@ -191,11 +196,17 @@ impl Session {
             Ok(0) => None,
             Ok(start) => Some(Revision(start)),
             Err(_) => {
-                let gone = Refusal::Compacted { floor: self.door.handle.view.floor() };
+                let gone = Refusal::Compacted {
+                    floor: self.door.handle.view.floor(),
+                };
                 return self.refuse(&gone.to_string());
             }
         };
-        let key = if create.key.is_empty() { Bytes::from_static(b"\0") } else { create.key.clone() };
+        let key = if create.key.is_empty() {
+            Bytes::from_static(b"\0")
+        } else {
+            create.key.clone()
+        };
         let range = KeyRange::from_wire(key, create.range_end.clone());
         if range.is_empty() {
             return self.refuse("mvcc: watcher range is empty");
@@ -210,10 +221,20 @@ impl Session {
         });
         let wanted = Wanted::new(id, range, start, create);
         let begun = admission.revision;
-        let watching = Watching { wanted, begun, state, told: false, marked: false };
+        let watching = Watching {
+            wanted,
+            begun,
+            state,
+            told: false,
+            marked: false,
+        };
         self.ids.insert(id, admission.watch);
         self.watches.insert(admission.watch, watching);
-        let answer = WatchResponse { watch_id: id, created: true, ..self.answer(begun) };
+        let answer = WatchResponse {
+            watch_id: id,
+            created: true,
+            ..self.answer(begun)
+        };
         self.outbox.push_back(answer);
     }
 
@@ -249,7 +270,10 @@ impl Session {
     }
 
     fn answer(&self, revision: Revision) -> WatchResponse {
-        WatchResponse { header: self.door.header(revision), ..WatchResponse::default() }
+        WatchResponse {
+            header: self.door.header(revision),
+            ..WatchResponse::default()
+        }
     }
 
     // ---- What the hub delivers
@@ -272,14 +296,23 @@ impl Session {
                 }
                 Some(Delivery::Behind { watch, from }) => {
                     if let Some(watching) = self.watches.get_mut(&watch) {
-                        watching.state = State::Behind { next: from, fence: None };
+                        watching.state = State::Behind {
+                            next: from,
+                            fence: None,
+                        };
                         self.behind.push_back(watch);
                     }
                 }
-                Some(Delivery::Progress { watch: Some(watch), revision }) => {
+                Some(Delivery::Progress {
+                    watch: Some(watch),
+                    revision,
+                }) => {
                     self.progress_of_one(watch, revision);
                 }
-                Some(Delivery::Progress { watch: None, revision }) => {
+                Some(Delivery::Progress {
+                    watch: None,
+                    revision,
+                }) => {
                     self.progress_of_all(revision);
                 }
             }
@@ -289,9 +322,10 @@ impl Session {
     /// Whether the mailbox has to wait for the last portion of a watch that has rejoined.
     fn is_shut(&self) -> bool {
         let reading = self.reading.as_ref().map(|reading| &reading.watch);
-        reading.or(self.behind.front()).and_then(|number| self.watches.get(number)).is_some_and(|watching| {
-            matches!(watching.state, State::Behind { fence: Some(_), .. })
-        })
+        reading
+            .or(self.behind.front())
+            .and_then(|number| self.watches.get(number))
+            .is_some_and(|watching| matches!(watching.state, State::Behind { fence: Some(_), .. }))
     }
 
     /// Tells a watch of `changes`; with the Revision of the last one in the header, unless one is given.
@@ -302,7 +336,9 @@ impl Session {
         revision: Option<Revision>,
     ) {
         let page = self.limits().page;
-        let Some(watching) = self.watches.get_mut(&number) else { return };
+        let Some(watching) = self.watches.get_mut(&number) else {
+            return;
+        };
         for Page { events, last } in watching.wanted.pages(page, changes) {
             watching.told = true;
             let header = self.door.header(revision.unwrap_or(last));
@@ -316,9 +352,15 @@ impl Session {
     fn read_history(&mut self) {
         let page = self.limits().page;
         while self.reading.is_none() && self.outbox.is_empty() {
-            let Some(watch) = self.behind.pop_front() else { return };
-            let Some(watching) = self.watches.get_mut(&watch) else { continue };
-            let State::Behind { next, fence } = watching.state else { continue };
+            let Some(watch) = self.behind.pop_front() else {
+                return;
+            };
+            let Some(watching) = self.watches.get_mut(&watch) else {
+                continue;
+            };
+            let State::Behind { next, fence } = watching.state else {
+                continue;
+            };
             let fence = fence.or_else(|| self.stream.rejoin(watch, next, page.changes as u64));
             if fence.is_some_and(|fence| next > fence) {
                 watching.state = State::InStep;
@@ -332,15 +374,27 @@ impl Session {
                 let fault = || Refusal::Unavailable("netsy: history could not be read".into());
                 read.unwrap_or_else(|_| Err(fault()))
             });
-            self.reading = Some(Reading { watch, current, portion: Box::pin(portion) });
+            self.reading = Some(Reading {
+                watch,
+                current,
+                portion: Box::pin(portion),
+            });
         }
     }
 
     /// Tells what a portion of history holds; then its watch is in step, or still behind.
     fn history(&mut self, arrived: Arrived) -> Result<(), Refusal> {
-        let Arrived { watch, current, portion } = arrived;
-        let Some(watching) = self.watches.get_mut(&watch) else { return Ok(()) };
-        let State::Behind { fence, .. } = watching.state else { return Ok(()) };
+        let Arrived {
+            watch,
+            current,
+            portion,
+        } = arrived;
+        let Some(watching) = self.watches.get_mut(&watch) else {
+            return Ok(());
+        };
+        let State::Behind { fence, .. } = watching.state else {
+            return Ok(());
+        };
         let Portion { changes, upto } = match portion {
             Ok(portion) => portion,
             Err(Refusal::Compacted { floor }) => {
@@ -349,7 +403,10 @@ impl Session {
             }
             Err(other) => return Err(other),
         };
-        watching.state = State::Behind { next: upto.next(), fence };
+        watching.state = State::Behind {
+            next: upto.next(),
+            fence,
+        };
         match fence {
             Some(fence) if upto >= fence => watching.state = State::InStep,
             Some(_) => self.behind.push_front(watch),
@@ -361,7 +418,9 @@ impl Session {
 
     /// Ends a watch whose history is gone. The header says nothing, so that nobody resumes from it.
     fn compacted(&mut self, number: u64, floor: Revision) {
-        let Some(watch_id) = self.end(number) else { return };
+        let Some(watch_id) = self.end(number) else {
+            return;
+        };
         let answer = WatchResponse {
             watch_id,
             canceled: true,
@@ -384,10 +443,15 @@ impl Session {
     }
 
     fn progress_of_one(&mut self, number: u64, revision: Revision) {
-        let Some(watching) = self.watches.get_mut(&number) else { return };
+        let Some(watching) = self.watches.get_mut(&number) else {
+            return;
+        };
         watching.marked = false;
         let watch_id = watching.wanted.id;
-        let answer = WatchResponse { watch_id, ..self.answer(revision) };
+        let answer = WatchResponse {
+            watch_id,
+            ..self.answer(revision)
+        };
         self.outbox.push_back(answer);
     }
 
@@ -402,11 +466,13 @@ impl Session {
     /// Tells the whole stream how far it is, unless a watch has begun since the mark was set.
     fn progress_of_all(&mut self, revision: Revision) {
         let again = std::mem::replace(&mut self.asked, Asked::No) == Asked::Again;
-        let far = |it: &Watching| {
-            it.state == State::InStep && it.wanted.start.max(it.begun) <= revision
-        };
+        let far =
+            |it: &Watching| it.state == State::InStep && it.wanted.start.max(it.begun) <= revision;
         if self.watches.values().all(far) && !self.watches.is_empty() {
-            let answer = WatchResponse { watch_id: NO_WATCH, ..self.answer(revision) };
+            let answer = WatchResponse {
+                watch_id: NO_WATCH,
+                ..self.answer(revision)
+            };
             self.outbox.push_back(answer);
         }
         if again {
@@ -424,10 +490,19 @@ struct Arrived {
 
 /// Waits for the portion that is on its way; for ever if none is. Cancel safe.
 async fn arrival(reading: &mut Option<Reading>) -> Arrived {
-    let Some(Reading { watch, current, portion }) = reading else {
+    let Some(Reading {
+        watch,
+        current,
+        portion,
+    }) = reading
+    else {
         return std::future::pending().await;
     };
-    let arrived = Arrived { watch: *watch, current: *current, portion: portion.await };
+    let arrived = Arrived {
+        watch: *watch,
+        current: *current,
+        portion: portion.await,
+    };
     *reading = None;
     arrived
 }

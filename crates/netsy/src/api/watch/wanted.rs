@@ -82,14 +82,26 @@ impl Wanted {
     /// Whether it is told of `change`.
     pub(super) fn wants(&self, change: &Change) -> bool {
         change.revision >= self.start
-            && if change.deleted { self.deletes } else { self.puts }
+            && if change.deleted {
+                self.deletes
+            } else {
+                self.puts
+            }
             && self.range.contains(&change.key)
     }
 
     fn event(&self, change: &Change) -> Event {
-        let kind = if change.deleted { EventType::Delete } else { EventType::Put };
+        let kind = if change.deleted {
+            EventType::Delete
+        } else {
+            EventType::Put
+        };
         let prev = change.prev.as_ref().filter(|_| self.prev_kv);
-        Event { r#type: kind as i32, kv: Some(change.kv.clone()), prev_kv: prev.cloned() }
+        Event {
+            r#type: kind as i32,
+            kv: Some(change.kv.clone()),
+            prev_kv: prev.cloned(),
+        }
     }
 
     /// The response, or for a watch that allows it the fragments, that tell `events`.

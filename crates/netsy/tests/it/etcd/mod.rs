@@ -9,6 +9,7 @@ mod port;
 mod range;
 mod service;
 mod txn;
+mod watch;
 
 use bytes::Bytes;
 use netsy::api::proto::etcdserverpb::kv_client::KvClient;

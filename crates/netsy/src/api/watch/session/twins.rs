@@ -33,14 +33,31 @@ enum Act {
     Truncate,
     /// The floor rises to so many Revisions below committed.
     Compact(u64),
-    Create { stream: usize, range: u8, start: u8, id: i64 },
-    Cancel { stream: usize, id: i64 },
-    Ask { stream: usize },
-    Tick { stream: usize },
+    Create {
+        stream: usize,
+        range: u8,
+        start: u8,
+        id: i64,
+    },
+    Cancel {
+        stream: usize,
+        id: i64,
+    },
+    Ask {
+        stream: usize,
+    },
+    Tick {
+        stream: usize,
+    },
     /// The session goes on, but what it waits for does not come yet.
-    Stir { stream: usize },
+    Stir {
+        stream: usize,
+    },
     /// The client reads so many answers.
-    Read { stream: usize, answers: usize },
+    Read {
+        stream: usize,
+        answers: usize,
+    },
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -104,18 +121,34 @@ struct World {
 impl World {
     fn new(mailbox: usize, page: usize) -> World {
         let view = Arc::new(View::new(Arc::new(Nothing), usize::MAX));
-        let (handle, _) =
-            Handle::new(Arc::clone(&view), Board::new(standing()), CancellationToken::new());
+        let (handle, _) = Handle::new(
+            Arc::clone(&view),
+            Board::new(standing()),
+            CancellationToken::new(),
+        );
         let watch = WatchLimits {
-            mailbox: Bounds { changes: mailbox, bytes: 1 << 20 },
-            page: Bounds { changes: page, bytes: 400 },
+            mailbox: Bounds {
+                changes: mailbox,
+                bytes: 1 << 20,
+            },
+            page: Bounds {
+                changes: page,
+                bytes: 400,
+            },
             ..WatchLimits::default()
         };
-        let limits = Arc::new(Limits { watch, ..Limits::default() });
+        let limits = Arc::new(Limits {
+            watch,
+            ..Limits::default()
+        });
         let door = Door { handle, limits };
         let stream = || (Session::new(door.clone()), Client::default());
         let streams = vec![stream(), stream()];
-        let mut world = World { view, log: Vec::new(), streams };
+        let mut world = World {
+            view,
+            log: Vec::new(),
+            streams,
+        };
         world.append(None);
         world.release(1);
         world
@@ -131,8 +164,15 @@ impl World {
                 self.log.truncate(committed as usize);
                 self.view.truncate(Revision(committed));
             }
-            Act::Compact(below) => self.view.set_floor(Revision(committed.saturating_sub(below))),
-            Act::Create { stream, range, start, id } => {
+            Act::Compact(below) => self
+                .view
+                .set_floor(Revision(committed.saturating_sub(below))),
+            Act::Create {
+                stream,
+                range,
+                start,
+                id,
+            } => {
                 let (key, range_end) = RANGES[range as usize];
                 let start_revision = match start {
                     0..4 => 0,
@@ -154,7 +194,10 @@ impl World {
             }
             Act::Cancel { stream, id } => {
                 let cancel = WatchCancelRequest { watch_id: id };
-                request(&mut self.streams[stream].0, RequestUnion::CancelRequest(cancel));
+                request(
+                    &mut self.streams[stream].0,
+                    RequestUnion::CancelRequest(cancel),
+                );
             }
             Act::Ask { stream } => self.ask(stream),
             Act::Tick { stream } => self.streams[stream].0.tick(),
@@ -192,7 +235,9 @@ impl World {
                 return false;
             }
             let arrived = arrival(&mut session.reading).await;
-            session.history(arrived).expect("nothing but compaction refuses");
+            session
+                .history(arrived)
+                .expect("nothing but compaction refuses");
         }
     }
 
@@ -206,11 +251,17 @@ impl World {
             let (session, client) = &self.streams[stream];
             let last = self.log.len() as u64;
             assert!(session.watches.values().all(|it| it.state == State::InStep));
-            assert_eq!(session.ids.keys().collect::<Vec<_>>(), client.watches.keys().collect::<Vec<_>>());
+            assert_eq!(
+                session.ids.keys().collect::<Vec<_>>(),
+                client.watches.keys().collect::<Vec<_>>()
+            );
             for watch in client.watches.values() {
                 assert_eq!(watch.missing(&self.log, last), None, "everything was told");
             }
-            let past = client.watches.values().all(|watch| watch.create.start_revision <= last as i64);
+            let past = client
+                .watches
+                .values()
+                .all(|watch| watch.create.start_revision <= last as i64);
             if past && !client.watches.is_empty() {
                 assert_eq!(client.stream_told, last, "a stream in step is told so");
             }
@@ -232,12 +283,20 @@ impl World {
             }
             record = Record {
                 kind: Kind::Write,
-                value: if delete { Bytes::new() } else { revision.to_string().into() },
+                value: if delete {
+                    Bytes::new()
+                } else {
+                    revision.to_string().into()
+                },
                 created: before.is_none(),
                 deleted: delete,
                 create_revision: before.map_or(revision, |before| before.create_revision),
                 prev_revision: before.map_or(Revision::ZERO, |before| before.revision),
-                version: if delete { 0 } else { before.map_or(0, |before| before.version) + 1 },
+                version: if delete {
+                    0
+                } else {
+                    before.map_or(0, |before| before.version) + 1
+                },
                 key,
                 ..record
             };
@@ -248,16 +307,27 @@ impl World {
 }
 
 /// Single keys, real ranges that overlap, and everything.
-const RANGES: [(&[u8], &[u8]); 6] =
-    [(b"a", b""), (b"b", b""), (b"a", b"d"), (b"b", b"f"), (b"c", b"\0"), (b"", b"\0")];
+const RANGES: [(&[u8], &[u8]); 6] = [
+    (b"a", b""),
+    (b"b", b""),
+    (b"a", b"d"),
+    (b"b", b"f"),
+    (b"c", b"\0"),
+    (b"", b"\0"),
+];
 
 fn request(session: &mut Session, union: RequestUnion) {
-    session.request(WatchRequest { request_union: Some(union) });
+    session.request(WatchRequest {
+        request_union: Some(union),
+    });
 }
 
 /// The Record that holds the live value of `key` at the end of `log`.
 fn live<'a>(log: &'a [Record], key: &[u8]) -> Option<&'a Record> {
-    let last = log.iter().rev().find(|record| record.is_visible() && record.key == key)?;
+    let last = log
+        .iter()
+        .rev()
+        .find(|record| record.is_visible() && record.key == key)?;
     (!last.deleted).then_some(last)
 }
 
@@ -290,7 +360,11 @@ impl Watched {
     fn hear(&mut self, event: &Event, log: &[Record]) {
         let kv = event.kv.as_ref().expect("an event has a KeyValue");
         let revision = kv.mod_revision() as u64;
-        assert_eq!(self.missing(log, u64::MAX), Some(revision), "the next one it wants");
+        assert_eq!(
+            self.missing(log, u64::MAX),
+            Some(revision),
+            "the next one it wants"
+        );
         self.next = revision + 1;
         let (before, record) = (&log[..revision as usize - 1], &log[revision as usize - 1]);
         assert_eq!(*kv, shown(record));
@@ -298,7 +372,11 @@ impl Watched {
     }
 
     fn hear_progress(&mut self, revision: u64, log: &[Record]) {
-        assert_eq!(self.missing(log, revision), None, "progress passes nothing by");
+        assert_eq!(
+            self.missing(log, revision),
+            None,
+            "progress passes nothing by"
+        );
         assert!(revision + 1 >= self.next, "progress does not go back");
         self.next = revision + 1;
     }
@@ -309,17 +387,31 @@ fn shown(record: &Record) -> KeyValue {
         return KeyValue::tombstone(&record.key, record.revision);
     }
     let (create, version) = (record.create_revision, record.version);
-    KeyValue::new(&record.key, &record.value, create, record.revision, version, record.lease)
+    KeyValue::new(
+        &record.key,
+        &record.value,
+        create,
+        record.revision,
+        version,
+        record.lease,
+    )
 }
 
 impl Client {
     fn hear(&mut self, answer: &WatchResponse, log: &[Record], floor: Revision) {
-        let header = answer.header.as_ref().expect("every answer has a header").revision as u64;
+        let header = answer
+            .header
+            .as_ref()
+            .expect("every answer has a header")
+            .revision as u64;
         if answer.created {
             return self.hear_created(answer, header);
         }
         if answer.canceled {
-            let watch = self.watches.remove(&answer.watch_id).expect("it was created");
+            let watch = self
+                .watches
+                .remove(&answer.watch_id)
+                .expect("it was created");
             if answer.compact_revision != 0 {
                 assert_eq!(header, 0);
                 assert!(answer.cancel_reason.is_empty());
@@ -329,7 +421,10 @@ impl Client {
             return;
         }
         if !answer.events.is_empty() {
-            let watch = self.watches.get_mut(&answer.watch_id).expect("created comes first");
+            let watch = self
+                .watches
+                .get_mut(&answer.watch_id)
+                .expect("created comes first");
             for event in &answer.events {
                 watch.hear(event, log);
             }
@@ -341,7 +436,10 @@ impl Client {
                 watch.hear_progress(header, log);
             }
         } else {
-            let watch = self.watches.get_mut(&answer.watch_id).expect("created comes first");
+            let watch = self
+                .watches
+                .get_mut(&answer.watch_id)
+                .expect("created comes first");
             watch.hear_progress(header, log);
         }
     }
@@ -351,13 +449,31 @@ impl Client {
         assert_eq!(header, committed);
         if answer.canceled {
             assert_eq!(answer.watch_id, -1);
-            assert!(self.watches.contains_key(&create.watch_id), "refused as a duplicate");
+            assert!(
+                self.watches.contains_key(&create.watch_id),
+                "refused as a duplicate"
+            );
             return;
         }
-        let next = if create.start_revision == 0 { header + 1 } else { create.start_revision as u64 };
-        let key = if create.key.is_empty() { Bytes::from_static(b"\0") } else { create.key.clone() };
+        let next = if create.start_revision == 0 {
+            header + 1
+        } else {
+            create.start_revision as u64
+        };
+        let key = if create.key.is_empty() {
+            Bytes::from_static(b"\0")
+        } else {
+            create.key.clone()
+        };
         let range = KeyRange::from_wire(key, create.range_end.clone());
-        let before = self.watches.insert(answer.watch_id, Watched { create, range, next });
+        let before = self.watches.insert(
+            answer.watch_id,
+            Watched {
+                create,
+                range,
+                next,
+            },
+        );
         assert!(before.is_none(), "an id stands for one watch");
     }
 }
