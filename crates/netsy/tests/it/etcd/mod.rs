@@ -1,7 +1,10 @@
 //! What etcd's clients see, through generated clients over a real port.
 
 mod compatibility;
+mod differential;
 mod errors;
+mod etcdctl;
+mod oracle;
 mod port;
 mod range;
 mod service;
