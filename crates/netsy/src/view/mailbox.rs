@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rules::revision::Revision;
@@ -77,6 +78,8 @@ impl Batch {
 pub(super) struct Mailbox {
     queue: Mutex<Queue>,
     ready: Notify,
+    /// Whether the current round of the hub has already noted this mailbox down to be woken.
+    noted: AtomicBool,
     bounds: Bounds,
 }
 
@@ -85,8 +88,6 @@ struct Queue {
     deliveries: VecDeque<Delivery>,
     changes: usize,
     bytes: usize,
-    /// Whether the current round of the hub has already noted this mailbox down to be woken.
-    noted: bool,
 }
 
 /// What became of a batch that was offered.
@@ -103,6 +104,7 @@ impl Mailbox {
         Mailbox {
             queue: Mutex::default(),
             ready: Notify::new(),
+            noted: AtomicBool::new(false),
             bounds,
         }
     }
@@ -113,7 +115,7 @@ impl Mailbox {
         let mut queue = self.queue.lock();
         let changes = queue.changes + batch.changes.len();
         let bytes = queue.bytes + batch.bytes;
-        let note = !std::mem::replace(&mut queue.noted, true);
+        let note = !self.noted.swap(true, Ordering::Relaxed);
         if changes > self.bounds.changes || bytes > self.bounds.bytes {
             return (Offered::NoRoom, note);
         }
@@ -133,7 +135,7 @@ impl Mailbox {
 
     /// Wakes the stream. Ends the round.
     pub(super) fn wake(&self) {
-        self.queue.lock().noted = false;
+        self.noted.store(false, Ordering::Relaxed);
         self.ready.notify_one();
     }
 

@@ -127,7 +127,7 @@ impl Wanted {
         let numbered = parts.into_iter().enumerate();
         numbered
             .map(|(place, events)| WatchResponse {
-                header: header.clone(),
+                header,
                 watch_id: self.id,
                 fragment: place < last,
                 events,
