@@ -29,7 +29,7 @@ use crate::datafile::Damaged;
 pub use chunks::Slot;
 pub use document::{Swapped, Version, Versioned, fresh_mark};
 pub use names::Document;
-pub use open::{BucketConfig, install_crypto, open};
+pub use open::{AccessKey, BucketConfig, install_crypto, open};
 
 /// How often a read is tried before its failure is told.
 const READ_ATTEMPTS: u32 = 3;
@@ -58,7 +58,9 @@ pub struct Timeouts {
     pub connect: Duration,
     /// To read or write a document, from beginning to end.
     pub document: Duration,
-    /// To read or write a Chunk or a part of a Snapshot, or for one page of a list.
+    /// To create a Chunk. Commits wait for it, and sending it again is safe.
+    pub chunk: Duration,
+    /// To read a Chunk, to read or write a part of a Snapshot, or for one page of a list.
     pub file: Duration,
 }
 
@@ -67,6 +69,7 @@ impl Default for Timeouts {
         Timeouts {
             connect: Duration::from_secs(2),
             document: Duration::from_secs(5),
+            chunk: Duration::from_secs(15),
             file: Duration::from_secs(60),
         }
     }
