@@ -36,8 +36,12 @@ impl Bucket {
     pub async fn put_chunk(&self, first: Revision, bytes: Bytes, records: &[Encoded]) -> Slot {
         debug_assert_eq!(records.first().map(|one| one.record.revision), Some(first));
         let location = names::chunk(first);
-        let put = self.files.put_opts(&location, PutPayload::from(bytes), PutMode::Create.into());
-        let Err(error) = within(self.timeouts.file, put).await else { return Slot::Won };
+        let put = self
+            .files
+            .put_opts(&location, PutPayload::from(bytes), PutMode::Create.into());
+        let Err(error) = within(self.timeouts.chunk, put).await else {
+            return Slot::Won;
+        };
         let unsettled = self.failure("creating", &location, &error);
         tracing::debug!(object = %location, why = %unsettled, "a slot needs settling");
         match self.get_chunk(first).await {
@@ -57,7 +61,9 @@ impl Bucket {
         let location = names::chunk(first);
         let mut damaged = None;
         for _ in 0..2 {
-            let Some(bytes) = self.fetch(&location).await? else { return Ok(None) };
+            let Some(bytes) = self.fetch(&location).await? else {
+                return Ok(None);
+            };
             match chunk::decode(location.as_ref(), &bytes, &self.cluster_id) {
                 Ok(chunk) => return Ok(Some(chunk)),
                 Err(wrong) => damaged = Some(self.damaged(wrong)),
@@ -109,13 +115,18 @@ impl Bucket {
     /// # Errors
     /// `TryAgain`, `Denied`; some may have been deleted.
     pub async fn delete_chunks(&self, firsts: &[Revision]) -> Result<(), Failure> {
-        self.delete_all(firsts.iter().map(|first| names::chunk(*first)).collect()).await
+        self.delete_all(firsts.iter().map(|first| names::chunk(*first)).collect())
+            .await
     }
 
     /// Deletes objects, as many as possible, and tells the first failure.
     pub(super) async fn delete_all(&self, locations: Vec<Path>) -> Result<(), Failure> {
-        let Some(first) = locations.first().cloned() else { return Ok(()) };
-        let mut deleted = self.files.delete_stream(stream::iter(locations).map(Ok).boxed());
+        let Some(first) = locations.first().cloned() else {
+            return Ok(());
+        };
+        let mut deleted = self
+            .files
+            .delete_stream(stream::iter(locations).map(Ok).boxed());
         let mut outcome = Ok(());
         loop {
             let next = within(self.timeouts.file, deleted.next().map(Option::transpose)).await;
@@ -150,7 +161,10 @@ impl Bucket {
     }
 
     pub(super) fn damaged(&self, damaged: Damaged) -> Failure {
-        Failure::Damaged { bucket: self.name.to_string(), damaged }
+        Failure::Damaged {
+            bucket: self.name.to_string(),
+            damaged,
+        }
     }
 }
 
@@ -160,7 +174,10 @@ pub(super) fn complete(bytes: Bytes, size: u64) -> object_store::Result<Bytes> {
         return Ok(bytes);
     }
     let why = format!("{} of {size} bytes came", bytes.len());
-    Err(Error::Generic { store: "bucket", source: why.into() })
+    Err(Error::Generic {
+        store: "bucket",
+        source: why.into(),
+    })
 }
 
 /// A walk along the chain, with the listed Chunks read ahead.
@@ -177,18 +194,35 @@ type Read = (Revision, Result<Option<Chunk>, Failure>);
 impl Walk {
     fn new(bucket: Bucket, from: Revision, listed: Vec<Revision>, parallel: usize) -> Walk {
         let ahead = read_ahead(bucket.clone(), listed, parallel).boxed();
-        Walk { bucket, slot: from, ahead: Box::pin(ahead.peekable()) }
+        Walk {
+            bucket,
+            slot: from,
+            ahead: Box::pin(ahead.peekable()),
+        }
     }
 
     async fn next(&mut self) -> Result<Option<Chunk>, Failure> {
         let slot = self.slot;
-        while self.ahead.as_mut().next_if(|(first, _)| *first < slot).await.is_some() {}
-        let chunk = match self.ahead.as_mut().next_if(|(first, _)| *first == slot).await {
+        while self
+            .ahead
+            .as_mut()
+            .next_if(|(first, _)| *first < slot)
+            .await
+            .is_some()
+        {}
+        let chunk = match self
+            .ahead
+            .as_mut()
+            .next_if(|(first, _)| *first == slot)
+            .await
+        {
             Some((_, read)) => read?,
             // Created since the list was made, or the end of the chain.
             None => self.bucket.get_chunk(slot).await?,
         };
-        let Some(chunk) = chunk else { return self.end().await };
+        let Some(chunk) = chunk else {
+            return self.end().await;
+        };
         let last = chunk.records.last().map(|last| last.record.revision);
         self.slot = last.unwrap_or(slot).next();
         Ok(Some(chunk))

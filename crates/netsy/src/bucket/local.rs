@@ -399,3 +399,99 @@ fn store_error(error: io::Error, target: &FilePath) -> Error {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::SystemTime;
+
+    use object_store::ObjectStoreExt;
+
+    use super::*;
+
+    fn opened() -> (tempfile::TempDir, LocalFiles) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let files = LocalFiles::open(&folder.path().join("deep/bucket")).expect("opens");
+        (folder, files)
+    }
+
+    async fn names(files: &LocalFiles) -> Vec<String> {
+        let found = files
+            .list(None)
+            .map_ok(|meta| meta.location.to_string())
+            .try_collect()
+            .await;
+        let mut names: Vec<String> = found.expect("lists");
+        names.sort_unstable();
+        names
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_leaves_is_invisible_and_swept_when_it_is_old() {
+        let (_folder, files) = opened();
+        let at = Path::from("leader/primary.json");
+        files.put(&at, "one".into()).await.expect("writes");
+        let leader = files.root.join("leader");
+        for (name, age) in [
+            ("primary.json#71", 2 * STALE),
+            ("primary.json#72", STALE / 2),
+        ] {
+            let file = File::create(leader.join(name)).expect("creates");
+            file.set_modified(SystemTime::now() - age).expect("ages");
+        }
+        assert_eq!(names(&files).await, ["leader/primary.json"]);
+        let again = LocalFiles::open(&files.root).expect("opens");
+        assert!(
+            !leader.join("primary.json#71").exists(),
+            "it is an hour old"
+        );
+        assert!(
+            leader.join("primary.json#72").exists(),
+            "somebody may be writing it"
+        );
+        assert_eq!(names(&again).await, ["leader/primary.json"]);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_behind_and_nobody_else_may_read() {
+        let (_folder, files) = opened();
+        let at = Path::from("nodes/a.json");
+        for body in ["one", "two"] {
+            let _ = files
+                .put_opts(&at, body.into(), PutMode::Create.into())
+                .await;
+        }
+        files.put(&at, "three".into()).await.expect("writes");
+        let found = fs::read_dir(files.root.join("nodes"))
+            .expect("reads")
+            .count();
+        assert_eq!(found, 1);
+        let mode =
+            |path: &FilePath| path.metadata().expect("is there").permissions().mode() & 0o777;
+        assert_eq!(mode(&files.root), 0o700);
+        assert_eq!(mode(&files.root.join("nodes/a.json")), 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_tag_is_that_of_the_content_however_it_was_learned() {
+        let (_folder, files) = opened();
+        let at = Path::from("x");
+        let written = files.put(&at, "one".into()).await.expect("writes").e_tag;
+        assert!(written.is_some());
+        assert_eq!(files.get(&at).await.expect("reads").meta.e_tag, written);
+        assert_eq!(files.head(&at).await.expect("looks").e_tag, written);
+        let other = files.put(&at, "two".into()).await.expect("writes").e_tag;
+        assert_ne!(other, written);
+        let options = GetOptions::new().with_if_match(written);
+        let refused = files.get_opts(&at, options).await;
+        assert!(
+            matches!(refused, Err(Error::Precondition { .. })),
+            "{refused:?}"
+        );
+        files.delete(&at).await.expect("deletes");
+        files
+            .delete(&at)
+            .await
+            .expect("is fine with nothing to delete");
+    }
+}

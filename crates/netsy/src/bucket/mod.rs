@@ -58,7 +58,9 @@ pub struct Timeouts {
     pub connect: Duration,
     /// To read or write a document, from beginning to end.
     pub document: Duration,
-    /// To read or write a Chunk or a part of a Snapshot, or for one page of a list.
+    /// To create a Chunk. Commits wait for it, and sending it again is safe.
+    pub chunk: Duration,
+    /// To read a Chunk, to read or write a part of a Snapshot, or for one page of a list.
     pub file: Duration,
 }
 
@@ -67,6 +69,7 @@ impl Default for Timeouts {
         Timeouts {
             connect: Duration::from_secs(2),
             document: Duration::from_secs(5),
+            chunk: Duration::from_secs(15),
             file: Duration::from_secs(60),
         }
     }

@@ -15,11 +15,11 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
+use object_store::retry::{RetryContext, RetryFailure, RetryPolicy};
 use object_store::{
     Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
     PutPayload, WriteMultipart,
 };
-use object_store::retry::{RetryContext, RetryFailure, RetryPolicy};
 use rules::revision::Revision;
 
 use super::chunks::complete;
@@ -99,7 +99,10 @@ impl Bucket {
 
     async fn verify_once(&self, source: Source) -> Result<Summary, Failure> {
         let Some(mut restore) = self.restore(source).await? else {
-            let missing = Error::Generic { store: "bucket", source: "it is not there".into() };
+            let missing = Error::Generic {
+                store: "bucket",
+                source: "it is not there".into(),
+            };
             return Err(self.failure("reading", &source.location(), &missing));
         };
         while restore.next().await?.is_some() {}
@@ -111,9 +114,16 @@ impl Bucket {
     /// # Errors
     /// `TryAgain`, `Denied`.
     pub async fn restore(&self, source: Source) -> Result<Option<Restore>, Failure> {
-        let Some(pieces) = self.get_snapshot(source).await? else { return Ok(None) };
+        let Some(pieces) = self.get_snapshot(source).await? else {
+            return Ok(None);
+        };
         let decoder = Decoder::new(source.location().as_ref(), &self.cluster_id);
-        Ok(Some(Restore { bucket: self.clone(), pieces, piece: Bytes::new(), decoder }))
+        Ok(Some(Restore {
+            bucket: self.clone(),
+            pieces,
+            piece: Bytes::new(),
+            decoder,
+        }))
     }
 
     /// The raw bytes of a Snapshot, in order, unchecked; read in parallel ranges. `None`: there is none.
@@ -125,7 +135,9 @@ impl Bucket {
         source: Source,
     ) -> Result<Option<BoxStream<'static, Result<Bytes, Failure>>>, Failure> {
         let location = source.location();
-        let Some(meta) = self.head(&location).await? else { return Ok(None) };
+        let Some(meta) = self.head(&location).await? else {
+            return Ok(None);
+        };
         let meta = Arc::new(meta);
         let starts = (0..meta.size).step_by(PART);
         let bucket = self.clone();
@@ -141,10 +153,16 @@ impl Bucket {
     /// # Errors
     /// `TryAgain`, `Denied`; `Damaged` if it cannot be believed; `Unfit` if it is empty.
     pub async fn promote_bootstrap(&self) -> Result<Option<Summary>, Failure> {
-        let Some(pieces) = self.get_snapshot(Source::Bootstrap).await? else { return Ok(None) };
+        let Some(pieces) = self.get_snapshot(Source::Bootstrap).await? else {
+            return Ok(None);
+        };
         let summary = self.verify_snapshot(Source::Bootstrap).await?;
         if summary.count == 0 {
-            let why = format!("`{}` in `{}` holds no record", names::bootstrap(), self.name);
+            let why = format!(
+                "`{}` in `{}` holds no record",
+                names::bootstrap(),
+                self.name
+            );
             return Err(Failure::Unfit(why));
         }
         let pieces = pieces.map_err(|failure| failure.to_string());
@@ -156,7 +174,8 @@ impl Bucket {
     /// # Errors
     /// `TryAgain`, `Denied`; some may have been deleted.
     pub async fn delete_snapshots(&self, revisions: &[Revision]) -> Result<(), Failure> {
-        self.delete_all(revisions.iter().map(|one| names::snapshot(*one)).collect()).await
+        self.delete_all(revisions.iter().map(|one| names::snapshot(*one)).collect())
+            .await
     }
 
     async fn head(&self, location: &Path) -> Result<Option<ObjectMeta>, Failure> {
@@ -174,7 +193,12 @@ impl Bucket {
             let options = GetOptions::new()
                 .with_range(Some(range.clone()))
                 .with_if_match(meta.e_tag.clone());
-            let bytes = self.files.get_opts(&meta.location, options).await?.bytes().await?;
+            let bytes = self
+                .files
+                .get_opts(&meta.location, options)
+                .await?
+                .bytes()
+                .await?;
             complete(bytes, range.end - range.start)
         };
         patiently(|| within(self.timeouts.file, attempt()))
@@ -197,11 +221,16 @@ impl Bucket {
             first.push(piece);
         }
         let options = PutMultipartOptions::default().with_retry_policy(Arc::new(Parts));
-        let begun = within(self.timeouts.file, self.files.put_multipart_opts(location, options));
+        let begun = within(
+            self.timeouts.file,
+            self.files.put_multipart_opts(location, options),
+        );
         let mut upload = WriteMultipart::new_with_chunk_size(begun.await?, PART);
         let first = stream::iter(first).map(Ok);
         match self.upload_parts(&mut upload, first.chain(pieces)).await {
-            Ok(()) => within(2 * self.timeouts.file, upload.finish()).await.map(drop),
+            Ok(()) => within(2 * self.timeouts.file, upload.finish())
+                .await
+                .map(drop),
             Err(error) => {
                 // What stays behind if this fails, too, is for the bucket's lifecycle rule.
                 let _ = within(self.timeouts.file, upload.abort()).await;
@@ -212,7 +241,9 @@ impl Bucket {
 
     async fn upload_whole(&self, location: &Path, pieces: Vec<Bytes>) -> object_store::Result<()> {
         let payload: PutPayload = pieces.into_iter().collect();
-        let put = self.files.put_opts(location, payload, PutMode::Create.into());
+        let put = self
+            .files
+            .put_opts(location, payload, PutMode::Create.into());
         match within(self.timeouts.file, put).await {
             Ok(_) | Err(Error::AlreadyExists { .. }) => Ok(()),
             Err(error) => Err(error),
@@ -233,7 +264,10 @@ impl Bucket {
 }
 
 fn unmade(why: String) -> Error {
-    Error::Generic { store: "snapshot", source: why.into() }
+    Error::Generic {
+        store: "snapshot",
+        source: why.into(),
+    }
 }
 
 /// A Snapshot being read: `next` until there is none, then `finish`.
@@ -252,12 +286,17 @@ impl Restore {
     /// `TryAgain`, `Denied`, `Damaged`; reading then starts again from the beginning.
     pub async fn next(&mut self) -> Result<Option<Vec<Encoded>>, Failure> {
         loop {
-            let batch = self.decoder.take().map_err(|damaged| self.bucket.damaged(damaged))?;
+            let batch = self
+                .decoder
+                .take()
+                .map_err(|damaged| self.bucket.damaged(damaged))?;
             if batch.is_some() {
                 return Ok(batch);
             }
             while self.piece.is_empty() {
-                let Some(piece) = self.pieces.next().await.transpose()? else { return Ok(None) };
+                let Some(piece) = self.pieces.next().await.transpose()? else {
+                    return Ok(None);
+                };
                 self.piece = piece;
             }
             let sip = self.piece.split_to(SIP.min(self.piece.len()));
@@ -270,7 +309,9 @@ impl Restore {
     /// # Errors
     /// `Damaged`.
     pub fn finish(self) -> Result<Summary, Failure> {
-        self.decoder.finish().map_err(|damaged| self.bucket.damaged(damaged))
+        self.decoder
+            .finish()
+            .map_err(|damaged| self.bucket.damaged(damaged))
     }
 }
 

@@ -1,3 +1,6 @@
 //! Contracts: one suite per seam, run on everything that claims to fulfil it.
 
 mod bucket;
+mod chunks;
+mod places;
+mod snapshots;
