@@ -1,0 +1,3 @@
+//! Contracts: one suite per seam, run on everything that claims to fulfil it.
+
+mod bucket;
