@@ -60,8 +60,8 @@ struct Dev {
                         `netsy serve --help` lists them all."
 )]
 struct Serve {
-    /// The configuration file, netsy.toml.
-    #[arg(long, value_name = "FILE", env = "NETSY_CONFIG")]
+    /// The configuration file, netsy.toml [env: NETSY_CONFIG]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
@@ -100,7 +100,8 @@ struct Settings(Vec<(&'static str, String)>);
 
 impl FromArgMatches for Settings {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Settings, clap::Error> {
-        let given = SETTINGS.iter().filter_map(|setting| {
+        let flags = SETTINGS.iter().filter(|setting| setting.has_flag());
+        let given = flags.filter_map(|setting| {
             matches
                 .get_one::<String>(setting.key)
                 .map(|value| (setting.key, value.clone()))
@@ -116,19 +117,22 @@ impl FromArgMatches for Settings {
 
 impl Args for Settings {
     fn augment_args(command: Command) -> Command {
-        SETTINGS.iter().fold(command, |command, setting| {
-            let default = setting
-                .default
-                .map_or(String::new(), |text| format!(" [default: {text}]"));
-            command.arg(
-                Arg::new(setting.key)
-                    .long(&*setting.flag().leak())
-                    .value_name("VALUE")
-                    .help(format!("{}{default}", setting.meaning))
-                    .help_heading("Settings")
-                    .hide_short_help(true),
-            )
-        })
+        SETTINGS
+            .iter()
+            .filter(|setting| setting.has_flag())
+            .fold(command, |command, setting| {
+                let default = setting
+                    .default
+                    .map_or(String::new(), |text| format!(" [default: {text}]"));
+                command.arg(
+                    Arg::new(setting.key)
+                        .long(&*setting.flag().leak())
+                        .value_name("VALUE")
+                        .help(format!("{}{default}", setting.meaning))
+                        .help_heading("Settings")
+                        .hide_short_help(true),
+                )
+            })
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -175,18 +179,22 @@ fn run_dev(dev: &Dev) -> Result<(), RunError> {
 }
 
 fn run_serve(serve: &Serve) -> Result<(), RunError> {
-    let attempted = match &serve.config {
+    let variable = || std::env::var_os("NETSY_CONFIG").filter(|file| !file.is_empty());
+    let file = serve
+        .config
+        .clone()
+        .or_else(|| variable().map(PathBuf::from));
+    let attempted = match &file {
         Some(file) => format!("read the configuration from `{}`", file.display()),
         None => "read the configuration without a file (`--config` names one)".to_owned(),
     };
-    let draft = draft(serve.config.as_deref())?;
     let flags = serve
         .settings
         .0
         .iter()
         .map(|(key, value)| (*key, value.as_str()));
+    let draft = draft(file.as_deref())?.flags(flags);
     run(draft
-        .flags(flags)
         .finish()
         .map_err(|mistakes| refuse(attempted, &mistakes))?)
 }
@@ -217,11 +225,7 @@ fn draft(file: Option<&Path>) -> Result<Draft, RunError> {
     if let Some(file) = file {
         let text = std::fs::read_to_string(file).map_err(|error| {
             let attempted = format!("read the configuration from `{}`", file.display());
-            RunError::setup(
-                attempted,
-                error,
-                "give the path of a readable netsy.toml with `--config`",
-            )
+            RunError::setup(attempted, error, "give the path of a readable netsy.toml")
         })?;
         draft = draft.file(file, &text);
     }

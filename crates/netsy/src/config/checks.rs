@@ -61,7 +61,9 @@ fn bucket(draft: &mut Draft) {
         "s3" | "gs" | "az" | "memory" => {}
         other => {
             let why = format!(
-                "`bucket.url` wants a URL of `file`, `s3`, `gs`, `az` or `memory`, not of `{other}`; an S3-compatible server is `s3://bucket` with `bucket.endpoint`"
+                "`bucket.url` wants a URL of `file`, `s3`, `gs`, `az` or \
+                 `memory`, not of `{other}`; an S3-compatible server is \
+                 `s3://bucket` with `bucket.endpoint`"
             );
             draft.mistake(place, why);
         }
@@ -72,7 +74,8 @@ fn bucket(draft: &mut Draft) {
 fn file_bucket(draft: &mut Draft, url: &Url, place: Place) {
     let Ok(path) = url.to_file_path() else {
         let why = format!(
-            "`bucket.url` wants an absolute path after `file://`, such as `file:///srv/netsy`, not `{}`",
+            "`bucket.url` wants an absolute path after `file://`, such \
+                 as `file:///srv/netsy`, not `{}`",
             draft.config.bucket.url
         );
         return draft.mistake(place, why);
@@ -80,7 +83,9 @@ fn file_bucket(draft: &mut Draft, url: &Url, place: Place) {
     let data: &Path = &draft.config.data_dir;
     if data.starts_with(&path) || path.starts_with(data) {
         let why = format!(
-            "`data_dir` ({}) and the bucket ({}) must not lie in one another; the bucket has to survive the loss of the Node's own files",
+            "`data_dir` ({}) and the bucket ({}) must not lie in one \
+                 another; the bucket has to survive the loss of the Node's \
+                 own files",
             data.display(),
             path.display()
         );
@@ -92,7 +97,12 @@ fn access(draft: &mut Draft, scheme: &str) {
     let bucket = &draft.config.bucket;
     let mut wrong = Vec::new();
     if bucket.access_key_id.is_some() != bucket.secret_access_key.is_some() {
-        wrong.push(("bucket.access_key_id", "`bucket.access_key_id` and `bucket.secret_access_key` go together; one of them is missing".to_owned()));
+        wrong.push((
+            "bucket.access_key_id",
+            "`bucket.access_key_id` and `bucket.secret_access_key` go \
+                 together; one of them is missing"
+                .to_owned(),
+        ));
     }
     if bucket.sse != Sse::Bucket && scheme != "s3" {
         wrong.push((
@@ -109,10 +119,14 @@ fn access(draft: &mut Draft, scheme: &str) {
     match bucket.endpoint.as_deref().map(Url::parse) {
         None => {}
         Some(Ok(url)) if url.scheme() == "https" => {}
+        Some(Ok(url)) if url.scheme() == "http" && bucket.allow_http => {}
         Some(Ok(url)) if url.scheme() == "http" => {
-            if !bucket.allow_http {
-                wrong.push(("bucket.endpoint", "`bucket.endpoint` is plain http; set `bucket.allow_http = true` if the network is trusted".to_owned()));
-            }
+            wrong.push((
+                "bucket.endpoint",
+                "`bucket.endpoint` is plain http; set `bucket.allow_http = \
+                 true` if the network is trusted"
+                    .to_owned(),
+            ));
         }
         Some(_) => {
             wrong.push((
@@ -130,15 +144,25 @@ fn access(draft: &mut Draft, scheme: &str) {
 fn tls(draft: &mut Draft) {
     let client = &draft.config.client;
     let (place, why) = match (&client.cert_file, &client.key_file) {
-        (Some(_), None) => ("client.cert_file", "`client.cert_file` needs `client.key_file`".to_owned()),
-        (None, Some(_)) => ("client.key_file", "`client.key_file` needs `client.cert_file`".to_owned()),
+        (Some(_), None) => (
+            "client.cert_file",
+            "`client.cert_file` needs `client.key_file`".to_owned(),
+        ),
+        (None, Some(_)) => (
+            "client.key_file",
+            "`client.key_file` needs `client.cert_file`".to_owned(),
+        ),
         (Some(_), Some(_)) if client.insecure_plaintext => (
             "client.insecure_plaintext",
-            "`client.insecure_plaintext` is on, but `client.cert_file` asks for TLS; drop one of them".to_owned(),
+            "`client.insecure_plaintext` is on, but `client.cert_file` \
+                 asks for TLS; drop one of them"
+                .to_owned(),
         ),
         (Some(_), Some(_)) if client.client_cert_required && client.ca_file.is_none() => (
             "client.cert_file",
-            "client certificates are required, but `client.ca_file` does not say who signs them".to_owned(),
+            "client certificates are required, but `client.ca_file` does \
+                 not say who signs them"
+                .to_owned(),
         ),
         (None, None) if client.ca_file.is_some() => (
             "client.ca_file",
@@ -182,7 +206,8 @@ fn advertised(draft: &mut Draft) {
     });
     if let Some(url) = wrong {
         let why = format!(
-            "`client.advertise_urls` wants URLs such as `{scheme}://netsy-1.example:2379`, not `{url}`"
+            "`client.advertise_urls` wants URLs such as \
+                 `{scheme}://netsy-1.example:2379`, not `{url}`"
         );
         draft.mistake(place, why);
     }

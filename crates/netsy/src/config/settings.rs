@@ -37,6 +37,12 @@ impl Setting {
         self.key.contains("access_key")
     }
 
+    /// Whether `netsy serve` has a flag for it. Command lines are seen by everybody on the machine.
+    #[must_use]
+    pub fn has_flag(&self) -> bool {
+        !self.is_secret()
+    }
+
     /// The setting with this name.
     #[must_use]
     pub fn find(key: &str) -> Option<&'static Setting> {

@@ -35,7 +35,10 @@ fn metrics() -> String {
         elector: false,
         members: Vec::new(),
     });
-    let encoded = Metrics::new("c", "n", |_| {}).text(&board);
+    let encoded = Metrics::new("c", "n", |registry| {
+        netsy::api::Metrics::default().register(registry);
+    })
+    .text(&board);
     let mut text = "| name | type | what it says |\n|---|---|---|\n".to_owned();
     let mut help = "";
     for line in encoded.lines() {
