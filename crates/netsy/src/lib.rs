@@ -2,4 +2,5 @@
 
 pub mod datafile;
 pub mod standing;
+pub mod store;
 pub mod view;
