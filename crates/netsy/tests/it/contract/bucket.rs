@@ -329,7 +329,11 @@ fn a_configuration_that_cannot_work_is_refused_without_its_secrets() {
 fn cloud_buckets_open_without_a_network() {
     for url in ["s3://bucket/a/prefix", "gs://bucket/a/prefix"] {
         let sse = Some("aws:kms:a-key".to_owned());
-        let config = BucketConfig { url: url.into(), sse, ..BucketConfig::default() };
+        let config = BucketConfig {
+            url: url.into(),
+            sse,
+            ..BucketConfig::default()
+        };
         let bucket = open(&config, CLUSTER).unwrap_or_else(|error| panic!("{url}: {error}"));
         assert_eq!(bucket.name(), url);
     }
