@@ -1,0 +1,10 @@
+//! Every integration test of the netsy crate, in one binary: linking is what tests wait for.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod cli;
+mod contract;
+mod etcd;
+mod fake;
+mod operating;
+mod tidy;
+mod tls;
