@@ -1,8 +1,8 @@
 //! Proofs from outside: drives servers as processes, over the wire, and judges what they answer.
 //!
 //! `load` puts load on one server, `beside` compares Netsy with etcd in one run, `differ` sends both the same
-//! random operations and compares every field. Nothing here shares code with the product: a fault in the
-//! server's own types cannot hide itself.
+//! random operations and compares every field, `kill` kills Netsy under load and holds it to its promises,
+//! `chain` checks a bucket. Nothing here shares code with the product: its own faults cannot hide themselves.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,8 +11,10 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 mod beside;
+mod chain;
 mod dice;
 mod differ;
+mod kill;
 mod load;
 mod report;
 mod server;
@@ -29,7 +31,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Beside(beside::Beside),
+    Chain(chain::CheckChain),
     Differ(differ::Differ),
+    Kill(kill::Kill),
     Load(OneLoad),
 }
 
@@ -105,7 +109,9 @@ fn main() -> Result<()> {
     runtime.context("starting the runtime")?.block_on(async {
         match cli.verb {
             Verb::Beside(beside) => beside.run().await,
+            Verb::Chain(chain) => chain.run().await,
             Verb::Differ(differ) => differ.run().await,
+            Verb::Kill(kill) => kill.run().await,
             Verb::Load(load) => load.run().await,
         }
     })

@@ -7,6 +7,8 @@ use anyhow::Result;
 use super::pair::{Difference, replay};
 use super::step::Step;
 use crate::server::Kind;
+use crate::wire::etcd;
+use crate::wire::etcd::request_op::Request;
 
 /// Shrinks `steps`, which showed `difference`, with at most `budget` replays.
 pub(crate) async fn shrink(
@@ -66,6 +68,27 @@ async fn simplify(
     Ok(())
 }
 
+/// Whether every lease a put names was granted before it: what is never granted is not compared.
+fn leases_are_granted(steps: &[Step]) -> bool {
+    let mut granted = vec![0];
+    let named = |op: &etcd::RequestOp| match &op.request {
+        Some(Request::RequestPut(put)) => put.lease,
+        _ => 0,
+    };
+    steps.iter().all(|step| match step {
+        Step::Grant(grant) => {
+            granted.push(grant.id);
+            true
+        }
+        Step::Txn(txn) => txn
+            .success
+            .iter()
+            .chain(&txn.failure)
+            .all(|op| granted.contains(&named(op))),
+        _ => true,
+    })
+}
+
 /// Replays on fresh servers, counted.
 struct Replays<'a> {
     kinds: &'a [Kind; 2],
@@ -74,7 +97,7 @@ struct Replays<'a> {
 
 impl Replays<'_> {
     async fn of(&mut self, steps: &[Step]) -> Result<Option<Difference>> {
-        if self.left == 0 || steps.is_empty() {
+        if self.left == 0 || steps.is_empty() || !leases_are_granted(steps) {
             return Ok(None);
         }
         self.left -= 1;

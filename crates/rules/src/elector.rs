@@ -11,7 +11,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::node::Effect;
+use crate::step::Effect;
 use crate::register::{Held, Identity, Lock, Pending, Phase, Register, Swapped};
 use crate::revision::Epoch;
 use crate::settings::{Moment, Settings};

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use rules::chain::{Found, Log, first_difference};
-use rules::node::{Effect, Input, Node};
+use rules::node::Node;
+use rules::step::{Effect, Input};
 use rules::primary::Tenure;
 use rules::record::{Kind, Record};
 use rules::register::{Identity, Lock, Register, Version};

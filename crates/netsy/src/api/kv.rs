@@ -34,10 +34,12 @@ impl Kv {
         let wanted = txn::from_wire(&request)?;
         wanted.check()?;
         txn::check_sorting(&request)?;
-        if request.encoded_len() > MAX_REQUEST_BYTES {
+        let bytes = request.encoded_len();
+        if bytes > MAX_REQUEST_BYTES {
             return Err(Refusal::RequestTooLarge);
         }
         self.0.ready()?;
+        let _room = self.0.room(bytes)?;
         let outcome = self.0.in_time(self.0.handle.txn(wanted)).await?;
         txn::to_wire(&self.0, &request, &outcome).await
     }

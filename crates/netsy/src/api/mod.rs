@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rules::refusal::Refusal;
 use rules::revision::Revision;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::standing::{Handle, HealthState, Standing};
 
@@ -65,6 +66,8 @@ pub struct Limits {
     pub handshake_within: Duration,
     /// How long requests under way may take to end once the Node closes.
     pub close_within: Duration,
+    /// Txns that may wait for their answer at once, in bytes; more are told `too many requests`.
+    pub waiting_bytes: u32,
     /// How often an idle connection is pinged, and how long the answer may take.
     pub ping_every: Duration,
     /// How patient watches are.
@@ -79,6 +82,7 @@ impl Default for Limits {
             answer_within: Duration::from_secs(7),
             handshake_within: Duration::from_secs(10),
             close_within: Duration::from_secs(5),
+            waiting_bytes: 256 << 20,
             ping_every: Duration::from_secs(30),
             watch: WatchLimits::default(),
             quota: 0,
@@ -91,9 +95,28 @@ impl Default for Limits {
 struct Door {
     handle: Handle,
     limits: Arc<Limits>,
+    /// One permit for each byte of a Txn that may wait.
+    waiting: Arc<Semaphore>,
 }
 
 impl Door {
+    fn new(handle: Handle, limits: Limits) -> Door {
+        let waiting = Arc::new(Semaphore::new(limits.waiting_bytes as usize));
+        Door {
+            handle,
+            limits: Arc::new(limits),
+            waiting,
+        }
+    }
+
+    /// Room for a Txn of `bytes` to wait in, for as long as it is held.
+    fn room(&self, bytes: usize) -> Result<SemaphorePermit<'_>, Refusal> {
+        let bytes = u32::try_from(bytes.max(1)).unwrap_or(u32::MAX);
+        self.waiting
+            .try_acquire_many(bytes)
+            .map_err(|_| Refusal::TooManyRequests)
+    }
+
     fn standing(&self) -> Arc<Standing> {
         self.handle.board.standing()
     }

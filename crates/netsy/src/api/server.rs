@@ -4,6 +4,7 @@
 //! When the Node closes nothing new is taken, requests under way get a moment to end, and streams (which
 //! watch `closing` themselves) are cut after it.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,15 +65,10 @@ pub async fn serve(
     metrics: Metrics,
 ) {
     let closing = handle.closing.clone();
-    let limits = Arc::new(limits);
+    let door = Door::new(handle, limits);
+    let limits = Arc::clone(&door.limits);
     let port = Port {
-        router: router(
-            Door {
-                handle,
-                limits: Arc::clone(&limits),
-            },
-            metrics.clone(),
-        ),
+        router: router(door, metrics.clone()),
         http: Arc::new(http(&limits)),
         tls,
         limits: Arc::clone(&limits),
@@ -188,6 +184,9 @@ impl Port {
         let acceptor = TlsAcceptor::from(tls.load_full());
         match timeout(self.limits.handshake_within, acceptor.accept(socket)).await {
             Ok(Ok(stream)) => self.speak(stream, from).await,
+            Ok(Err(why)) if why.kind() == ErrorKind::UnexpectedEof => {
+                debug!(%from, "a client left before its TLS handshake, as health checks do");
+            }
             Ok(Err(why)) => {
                 self.metrics.handshake_failures.inc();
                 warn!(%from, %why, "a client's TLS handshake failed");

@@ -37,7 +37,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     (
         "Maintenance",
         "Defragment",
-        "the database gives free pages back by itself",
+        "there is nothing to defragment: the database uses free pages again",
     ),
     (
         "Maintenance",

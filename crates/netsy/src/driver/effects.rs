@@ -11,7 +11,7 @@ use bytes::Bytes;
 use object_store::path::Path;
 use parking_lot::Mutex;
 use rules::chain::{Found, first_difference};
-use rules::node::{Effect, Input};
+use rules::step::{Effect, Input};
 use rules::record::Record;
 use rules::register::{Held, Swapped, Version};
 use rules::revision::{Epoch, Revision};

@@ -69,8 +69,8 @@ impl Inner {
             return Ok(());
         };
         let connection = schema::open_file(home, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let left = copy(&connection)?;
-        if left.log * FRAME_BYTES > LIMIT_BYTES && left.copied < left.log {
+        let frames = copy(&connection)?;
+        if frames * FRAME_BYTES > LIMIT_BYTES {
             let _nobody_writes = self.disk.lock();
             copy(&connection)?;
         }
@@ -78,24 +78,10 @@ impl Inner {
     }
 }
 
-/// Frames in the write-ahead log, and how many of them are in the database file.
-struct Progress {
-    log: u64,
-    copied: u64,
-}
-
-/// Copies what can be copied without waiting for anybody.
-fn copy(connection: &Connection) -> Result<Progress, Failure> {
-    connection
-        .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            let frames = |column| {
-                row.get::<_, i64>(column)
-                    .map(|n| u64::try_from(n).unwrap_or(0))
-            };
-            Ok(Progress {
-                log: frames(1)?,
-                copied: frames(2)?,
-            })
-        })
-        .attempt("checkpointing the write-ahead log")
+/// Copies what can be copied without waiting for anybody. How many frames the log has.
+fn copy(connection: &Connection) -> Result<u64, Failure> {
+    let frames: i64 = connection
+        .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))
+        .attempt("checkpointing the write-ahead log")?;
+    Ok(u64::try_from(frames).unwrap_or(0))
 }

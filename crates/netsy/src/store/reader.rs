@@ -170,7 +170,10 @@ impl Inner {
 
 fn raw(row: &Row<'_>) -> rusqlite::Result<(Revision, Bytes)> {
     let revision = Revision(row.get::<_, i64>(0)? as u64);
-    Ok((revision, Bytes::copy_from_slice(row.get_ref(1)?.as_blob()?)))
+    Ok((
+        revision,
+        Bytes::copy_from_slice(row.get_ref(1)?.as_bytes()?),
+    ))
 }
 
 fn decode((revision, bytes): (Revision, Bytes)) -> Result<Encoded, Failure> {

@@ -643,7 +643,7 @@ fn the_write_ahead_log_stays_bounded() {
         receiver.recv().unwrap().unwrap();
     }
     let wal = fs::metadata(dir.path().join("netsy.db-wal")).unwrap().len();
-    assert!(wal < 40 << 20, "{wal} bytes after 60 MB");
+    assert!(wal < 24 << 20, "{wal} bytes after 60 MB");
     assert_eq!(store.meta().last, Revision(60_000));
 }
 

@@ -1,4 +1,5 @@
-//! What Netsy needs of a bucket's documents, and that its self-test finds out who does not give it.
+//! What Netsy needs of a bucket's documents: conditional writes with one winner, and an outcome that is
+//! won, lost or unknown, never guessed. And that the self-test finds out a store that does not give it.
 
 use std::time::Duration;
 
@@ -320,5 +321,20 @@ fn a_configuration_that_cannot_work_is_refused_without_its_secrets() {
         let error = open(&config, CLUSTER).expect_err(url).to_string();
         assert!(!error.contains("hunter2"), "{error}");
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}
+
+/// Building a client needs the TLS provider, which `open` sees to.
+#[test]
+fn cloud_buckets_open_without_a_network() {
+    for url in ["s3://bucket/a/prefix", "gs://bucket/a/prefix"] {
+        let sse = Some("aws:kms:a-key".to_owned());
+        let config = BucketConfig {
+            url: url.into(),
+            sse,
+            ..BucketConfig::default()
+        };
+        let bucket = open(&config, CLUSTER).unwrap_or_else(|error| panic!("{url}: {error}"));
+        assert_eq!(bucket.name(), url);
     }
 }

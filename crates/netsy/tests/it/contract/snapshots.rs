@@ -1,4 +1,5 @@
-//! What Netsy needs of a bucket's Snapshots: streamed both ways, created once, believed when checked.
+//! What Netsy needs of a bucket's Snapshots: streamed both ways in parts and ranges, created once, and
+//! believed only when they were read back and checked.
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};

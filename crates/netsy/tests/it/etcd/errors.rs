@@ -326,3 +326,34 @@ async fn whoever_insists_on_a_leader_is_refused_without_one() {
     assert_told(&refused, Code::Unavailable, "etcdserver: no leader");
     assert!(kv.range(get("a")).await.is_ok());
 }
+
+#[tokio::test]
+async fn more_than_can_wait_is_refused_at_once() {
+    let limits = Limits {
+        waiting_bytes: 1000,
+        ..Limits::default()
+    };
+    let node = Node::start_with(limits, None).await;
+    let kv = Kv::to(&node).await;
+    let request = TxnRequest {
+        success: vec![put("a", &"v".repeat(700))],
+        ..TxnRequest::default()
+    };
+    assert!(kv.txn(request.clone()).await.is_ok());
+    assert!(
+        kv.txn(request.clone()).await.is_ok(),
+        "the room of an answered txn is free again"
+    );
+    node.set_mood(Mood::Silent);
+    // One of the two takes the room and is never answered; the other is refused.
+    let answer = tokio::select! {
+        answer = kv.txn(request.clone()) => answer,
+        answer = kv.txn(request) => answer,
+    };
+    let refused = answer.unwrap_err();
+    assert_told(
+        &refused,
+        Code::ResourceExhausted,
+        "etcdserver: too many requests",
+    );
+}

@@ -137,11 +137,13 @@ impl World {
             },
             ..WatchLimits::default()
         };
-        let limits = Arc::new(Limits {
-            watch,
-            ..Limits::default()
-        });
-        let door = Door { handle, limits };
+        let door = Door::new(
+            handle,
+            Limits {
+                watch,
+                ..Limits::default()
+            },
+        );
         let stream = || (Session::new(door.clone()), Client::default());
         let streams = vec![stream(), stream()];
         let mut world = World {
