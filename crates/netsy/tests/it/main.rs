@@ -1,4 +1,5 @@
 //! Every integration test of the netsy crate, in one binary: linking is what tests wait for.
+//! A module is one subject.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod cli;
