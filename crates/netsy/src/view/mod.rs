@@ -8,9 +8,10 @@
 mod chain;
 mod changes;
 mod index;
-pub mod keyvalue;
+mod keyvalue;
 mod newest;
-pub mod range;
+mod query;
+mod range;
 mod recent;
 mod state;
 mod tally;
@@ -27,7 +28,7 @@ use tokio::sync::watch;
 
 pub use changes::Change;
 pub use keyvalue::KeyValue;
-pub use range::{RangeAnswer, RangeQuery, SortOrder, SortTarget};
+pub use query::{RangeAnswer, RangeQuery, SortOrder, SortTarget};
 use state::State;
 
 /// Superseded versions dropped before readers are let in.

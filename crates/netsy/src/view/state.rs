@@ -257,6 +257,23 @@ impl State {
         assert!(self.swept <= self.garbage.len());
     }
 
+    /// Nothing is kept that the floor has passed, but a predecessor of the change at the floor.
+    pub(super) fn assert_pruned(&self) {
+        for chain in self.index.scan(&Span::everything()) {
+            let versions: Vec<&Version> = chain.versions().collect();
+            assert!(
+                versions
+                    .windows(2)
+                    .all(|pair| pair[1].revision() >= self.floor)
+            );
+            assert!(
+                versions
+                    .iter()
+                    .all(|v| v.is_live() || v.revision() >= self.floor)
+            );
+        }
+    }
+
     /// Over budget only with what must not be evicted yet.
     pub(super) fn assert_within_budget(&self) {
         let young = |revision: Option<&Revision>| revision.is_none_or(|r| *r > self.recent.after());

@@ -1,0 +1,3 @@
+//! All integration tests of Netsy, in one binary.
+
+mod view;
