@@ -5,6 +5,7 @@
 //! [`chain`] of versions in an ordered [`index`]; the newest changes wait in [`recent`] for watchers.
 //! Metadata is always in memory, values within a budget; the rest is fetched through [`Source`].
 
+mod block;
 mod chain;
 mod changes;
 mod index;
