@@ -1,5 +1,4 @@
 //! Every integration test of the netsy crate, in one binary: linking is what tests wait for.
-//! A module is one subject.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod cli;
@@ -9,3 +8,4 @@ mod fake;
 mod operating;
 mod tidy;
 mod tls;
+mod view;
