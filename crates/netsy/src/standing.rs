@@ -84,9 +84,12 @@ impl Standing {
     /// The etcd cluster id: FNV-1a of the cluster's name, as the ancestor has it. Never 0.
     #[must_use]
     pub fn cluster_number(&self) -> u64 {
-        let hash = self.cluster_id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = self
+            .cluster_id
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
         hash.max(1)
     }
 }
@@ -105,6 +108,11 @@ pub enum Request {
     ReadIndex {
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Revision, Refusal>>,
+    },
+    /// The members as the Elector knows them. Asked where the Elector is another Node.
+    Members {
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Vec<Member>, Refusal>>,
     },
 }
 
@@ -140,7 +148,8 @@ pub struct Board {
 #[must_use]
 pub fn now() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1000
+        + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
 impl Board {
@@ -214,7 +223,15 @@ impl Handle {
         closing: CancellationToken,
     ) -> (Handle, mpsc::UnboundedReceiver<Request>) {
         let (requests, receiver) = mpsc::unbounded_channel();
-        (Handle { view, board, closing, requests }, receiver)
+        (
+            Handle {
+                view,
+                board,
+                closing,
+                requests,
+            },
+            receiver,
+        )
     }
 
     /// Decides `txn` (already checked) and waits until everything it saw or wrote is committed.
@@ -223,7 +240,9 @@ impl Handle {
     /// The driver's refusal; `LeaderChanged` if the outcome will never be known here.
     pub async fn txn(&self, txn: Txn) -> Result<Outcome, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Txn { txn, reply }).map_err(|_| Refusal::NoLeader)?;
+        self.requests
+            .send(Request::Txn { txn, reply })
+            .map_err(|_| Refusal::NoLeader)?;
         answer.await.unwrap_or(Err(Refusal::LeaderChanged))
     }
 
@@ -236,9 +255,26 @@ impl Handle {
             return Ok(());
         }
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::ReadIndex { reply }).map_err(|_| Refusal::NoLeader)?;
+        self.requests
+            .send(Request::ReadIndex { reply })
+            .map_err(|_| Refusal::NoLeader)?;
         let revision = answer.await.unwrap_or(Err(Refusal::NoLeader))?;
         self.view.reached(revision).await;
         Ok(())
+    }
+    /// The members as the Elector knows them: its own list if this Node is the Elector, else asked for.
+    ///
+    /// # Errors
+    /// `NoLeader` or `Unavailable` when no Elector can be asked.
+    pub async fn members(&self) -> Result<Vec<Member>, Refusal> {
+        let standing = self.board.standing();
+        if standing.elector {
+            return Ok(standing.members.clone());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(Request::Members { reply })
+            .map_err(|_| Refusal::NoLeader)?;
+        answer.await.unwrap_or(Err(Refusal::NoLeader))
     }
 }

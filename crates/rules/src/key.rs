@@ -28,7 +28,10 @@ impl KeyRange {
     /// Exactly one key.
     #[must_use]
     pub fn single(key: Bytes) -> KeyRange {
-        KeyRange { start: key, end: RangeEnd::Single }
+        KeyRange {
+            start: key,
+            end: RangeEnd::Single,
+        }
     }
 
     /// From etcd's two fields. `range_end` empty is one key, `\0` is everything from `key`.

@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use bytes::Bytes;
 
 use crate::revision::{Epoch, Revision};
+use crate::txn::Change;
 
 /// The key every internal Record carries, as the ancestor's first Record does.
 pub const INTERNAL_KEY: &[u8] = b"_netsy";
@@ -55,7 +56,12 @@ pub struct Record {
 impl Record {
     /// The Record that opens `epoch` at `revision`.
     #[must_use]
-    pub fn opening(epoch: Epoch, revision: Revision, leader_id: Arc<str>, created_at: i64) -> Record {
+    pub fn opening(
+        epoch: Epoch,
+        revision: Revision,
+        leader_id: Arc<str>,
+        created_at: i64,
+    ) -> Record {
         Record {
             revision,
             epoch,
@@ -68,6 +74,42 @@ impl Record {
             prev_revision: Revision::ZERO,
             version: 1,
             lease: 0,
+            created_at,
+            leader_id,
+        }
+    }
+
+    /// The Record of a client's decided change, at the Revision it is assigned. A put without a live
+    /// predecessor creates: version 1, its own create_revision, prev_revision 0. A put over one counts its
+    /// version on and keeps its create_revision. A tombstone keeps the create_revision, with version 0,
+    /// no value and no lease.
+    #[must_use]
+    pub fn write(
+        change: &Change,
+        revision: Revision,
+        epoch: Epoch,
+        leader_id: Arc<str>,
+        created_at: i64,
+    ) -> Record {
+        let prev = change.prev;
+        let deleted = change.value.is_none();
+        let version = if deleted {
+            0
+        } else {
+            prev.map_or(1, |prev| prev.version + 1)
+        };
+        Record {
+            revision,
+            epoch,
+            kind: Kind::Write,
+            key: change.key.clone(),
+            value: change.value.clone().unwrap_or_default(),
+            created: !deleted && prev.is_none(),
+            deleted,
+            create_revision: prev.map_or(revision, |prev| prev.create_revision),
+            prev_revision: prev.map_or(Revision::ZERO, |prev| prev.mod_revision),
+            version,
+            lease: if deleted { 0 } else { change.lease },
             created_at,
             leader_id,
         }

@@ -1,4 +1,10 @@
-//! The integration tests of the Netsy server, in one binary: linking once is what keeps them quick.
-//! Each module is one subject.
+//! Every integration test of the netsy crate, in one binary: linking is what tests wait for.
+#![allow(clippy::unwrap_used, missing_docs)]
 
+mod cli;
+mod contract;
+mod etcd;
+mod fake;
+mod operating;
 mod tidy;
+mod tls;

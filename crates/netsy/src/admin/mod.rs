@@ -1,0 +1,3 @@
+//! The operator's verbs: what is done beside a running Node, from the command line.
+
+pub mod certs;
