@@ -366,10 +366,10 @@ fn remove(dir: &Path) -> Result<()> {
 fn configuration(dir: &Path, port: u16, bucket: &str, snapshot: u64) -> String {
     format!(
         "cluster_id = \"kill\"\nnode_id = \"node-1\"\ndata_dir = \"{}\"\n\
-         [bucket]\n{bucket}\
+         [bucket]\ndocument_timeout = \"800ms\"\n{bucket}\
          [client]\nlisten = \"127.0.0.1:{port}\"\n\
          [http]\nlisten = \"127.0.0.1:0\"\n\
-         [elector]\nrenew_interval = \"300ms\"\ntimeout = \"1s\"\n\
+         [elector]\nrenew_interval = \"300ms\"\ntimeout = \"2s\"\n\
          [snapshots]\nrecords = {snapshot}\ncheck_interval = \"500ms\"\n",
         dir.join("node").display()
     )
