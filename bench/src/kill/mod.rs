@@ -17,6 +17,7 @@ mod replay;
 
 use crate::chain::{Bucket, Chain};
 use crate::dice::{Dice, fresh_seed};
+use crate::node::{Place, Placed, disk, s3_endpoint};
 use crate::server::{Kind, Server, free_port};
 use crate::wire::datafile::RecordKind;
 use clients::Shared;
@@ -60,15 +61,6 @@ pub(crate) struct Kill {
     dir: Option<PathBuf>,
 }
 
-/// Where the bucket is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Place {
-    /// Local files.
-    Local,
-    /// NETSY_TEST_S3_ENDPOINT and NETSY_TEST_S3_BUCKET.
-    S3,
-}
-
 /// What happens to the Node's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Disk {
@@ -95,10 +87,7 @@ impl Kill {
     pub(crate) async fn run(self) -> Result<()> {
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let temporary = tempfile::Builder::new().prefix("netsy-kill-").tempdir()?;
-        let dir = self
-            .dir
-            .clone()
-            .unwrap_or_else(|| temporary.path().to_owned());
+        let dir = self.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
         std::fs::create_dir_all(&dir)?;
         println!(
             "seed {seed}, {} rounds, bucket {:?}, disk {:?}, in {}",
@@ -119,56 +108,16 @@ impl Kill {
 impl Trial {
     fn new(options: Kill, dir: PathBuf, seed: u64) -> Result<Trial> {
         let port = free_port()?;
-        let prefix = format!("kill-{seed}");
-        let (settings, bucket, env) = match options.bucket {
-            Place::Local => {
-                let path = dir.join("bucket");
-                std::fs::create_dir_all(&path)?;
-                let settings = format!("url = \"file://{}\"\n", path.display());
-                (settings, Bucket::local(&path)?, Vec::new())
-            }
-            Place::S3 => {
-                let variable = |name: &str| {
-                    std::env::var(name)
-                        .with_context(|| format!("{name} is not set; run this under .ci/s3"))
-                };
-                let endpoint = variable("NETSY_TEST_S3_ENDPOINT")?;
-                let name = variable("NETSY_TEST_S3_BUCKET")?;
-                let settings = format!(
-                    "url = \"s3://{name}/{prefix}\"\nendpoint = \"{endpoint}\"\nallow_http = true\nregion = \"us-east-1\"\n"
-                );
-                let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
-                let env = keys
-                    .iter()
-                    .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
-                (
-                    settings,
-                    Bucket::s3(&endpoint, &name, &prefix)?,
-                    env.collect(),
-                )
-            }
+        let placed = match options.bucket {
+            Place::Local => Placed::local(&dir)?,
+            Place::S3 => Placed::s3(&format!("kill-{seed}"), &s3_endpoint()?)?,
         };
-        let config = dir.join("netsy.toml");
-        std::fs::write(
-            &config,
-            configuration(&dir, port, &settings, options.snapshot),
-        )?;
-        let kind = Kind::Serve {
-            binary: options.netsy.clone(),
-            config,
-            env,
-        };
+        let snapshots =
+            format!("[snapshots]\nrecords = {}\ncheck_interval = \"500ms\"\n", options.snapshot);
+        let kind = placed.serve(&options.netsy, &dir, port, &snapshots)?;
+        let bucket = placed.bucket;
         let (dice, chain) = (Dice::new(seed), Chain::default());
-        Ok(Trial {
-            options,
-            dir,
-            kind,
-            port,
-            bucket,
-            dice,
-            shared: Shared::new(),
-            chain,
-        })
+        Ok(Trial { options, dir, kind, port, bucket, dice, shared: Shared::new(), chain })
     }
 
     async fn run(&mut self) -> Result<()> {
@@ -181,9 +130,8 @@ impl Trial {
             let ended = self.load(&mut server, round, replayed).await?;
             let chained = self.check_chain().await?;
             let disk = self.treat_disk()?;
-            let (acknowledged, unknown) = self
-                .shared
-                .ledger(|ledger| (ledger.acknowledged, ledger.unknown));
+            let (acknowledged, unknown) =
+                self.shared.ledger(|ledger| (ledger.acknowledged, ledger.unknown));
             println!(
                 "round {round:>3}: ready in {:>5} ms after {kills} kills while starting; {ended}; {acknowledged} \
                  acknowledged, {unknown} unknown so far; {chained}; {disk}",
@@ -213,9 +161,7 @@ impl Trial {
                 kills += 1;
                 continue;
             }
-            server
-                .ready(Duration::from_secs(self.options.patience))
-                .await?;
+            server.ready(Duration::from_secs(self.options.patience)).await?;
             return Ok((server, kills));
         }
     }
@@ -226,20 +172,12 @@ impl Trial {
         // What is new, and some of what was settled before it.
         let start = if whole { 1 } else { (settled - 500).max(1) };
         let mut ledger = self.shared.ledger(std::mem::take);
-        let replayed = replay::replay(
-            &server.client()?,
-            &mut ledger,
-            start,
-            &format!("marker/{round}"),
-        )
-        .await;
+        let replayed =
+            replay::replay(&server.client()?, &mut ledger, start, &format!("marker/{round}")).await;
         self.shared.ledger(|empty| *empty = ledger);
         let replayed = replayed?;
         self.judge(
-            &format!(
-                "after the start of round {round}, {} events",
-                replayed.events
-            ),
+            &format!("after the start of round {round}, {} events", replayed.events),
             replayed.violations,
         )?;
         Ok(replayed.end)
@@ -248,21 +186,12 @@ impl Trial {
     /// Puts load on the server and ends it. Returns how it ended, in words.
     async fn load(&mut self, server: &mut Server, round: u64, end: i64) -> Result<String> {
         self.shared.over.store(false, Ordering::SeqCst);
-        let tasks = clients::writers(
-            server,
-            &self.shared,
-            self.options.clients,
-            round,
-            &mut self.dice,
-        )?;
+        let tasks =
+            clients::writers(server, &self.shared, self.options.clients, round, &mut self.dice)?;
         let watcher = clients::watcher(server.client()?, self.shared.clone(), end + 1);
         let load = self.dice.below(self.options.longest);
         tokio::time::sleep(Duration::from_millis(load)).await;
-        ensure!(
-            server.ended().is_none(),
-            "the server ended by itself:\n{}",
-            server.log_end()
-        );
+        ensure!(server.ended().is_none(), "the server ended by itself:\n{}", server.log_end());
         let gentle = self.dice.chance(10);
         if gentle {
             let status = server.terminate(Duration::from_secs(40)).await?;
@@ -280,25 +209,15 @@ impl Trial {
         }
         watcher.abort();
         let violations = std::mem::take(
-            &mut *self
-                .shared
-                .violations
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
+            &mut *self.shared.violations.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
         );
         self.judge(&format!("under the load of round {round}"), violations)?;
-        Ok(format!(
-            "{} after {load} ms",
-            if gentle { "SIGTERM" } else { "kill -9" }
-        ))
+        Ok(format!("{} after {load} ms", if gentle { "SIGTERM" } else { "kill -9" }))
     }
 
     /// Reads the bucket without the server: everything promised must be in the chain already.
     async fn check_chain(&mut self) -> Result<String> {
-        self.chain
-            .extend(&self.bucket)
-            .await
-            .context("the chain in the bucket")?;
+        self.chain.extend(&self.bucket).await.context("the chain in the bucket")?;
         let mut violations = Vec::new();
         self.shared.ledger(|ledger| {
             for (revision, content) in ledger.promised() {
@@ -320,11 +239,7 @@ impl Trial {
             }
         });
         self.judge("in the bucket, right after the kill", violations)?;
-        Ok(format!(
-            "chain to {} in {} Chunks",
-            self.chain.end,
-            self.chain.chunk_count()
-        ))
+        Ok(format!("chain to {} in {} Chunks", self.chain.end, self.chain.chunk_count()))
     }
 
     fn treat_disk(&mut self) -> Result<&'static str> {
@@ -336,7 +251,7 @@ impl Trial {
         if !delete {
             return Ok("disk kept");
         }
-        remove(&self.dir.join("node"))?;
+        remove(&disk(&self.dir))?;
         Ok("disk deleted")
     }
 
@@ -345,11 +260,7 @@ impl Trial {
             return Ok(());
         }
         let shown: Vec<&str> = violations.iter().take(12).map(String::as_str).collect();
-        bail!(
-            "{} violations {when}:\n  {}",
-            violations.len(),
-            shown.join("\n  ")
-        );
+        bail!("{} violations {when}:\n  {}", violations.len(), shown.join("\n  "));
     }
 }
 
@@ -360,17 +271,4 @@ fn remove(dir: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// The file for `netsy serve`: a single Node on loopback with frequent Snapshots and a quick Elector.
-fn configuration(dir: &Path, port: u16, bucket: &str, snapshot: u64) -> String {
-    format!(
-        "cluster_id = \"kill\"\nnode_id = \"node-1\"\ndata_dir = \"{}\"\n\
-         [bucket]\ndocument_timeout = \"800ms\"\n{bucket}\
-         [client]\nlisten = \"127.0.0.1:{port}\"\n\
-         [http]\nlisten = \"127.0.0.1:0\"\n\
-         [elector]\nrenew_interval = \"300ms\"\ntimeout = \"2s\"\n\
-         [snapshots]\nrecords = {snapshot}\ncheck_interval = \"500ms\"\n",
-        dir.join("node").display()
-    )
 }
