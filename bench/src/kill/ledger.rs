@@ -75,7 +75,8 @@ impl Ledger {
             Outcome::Unknown => self.unknown += 1,
             Outcome::Refused => {}
         }
-        self.tries.insert((tried.content, tried.base), tried.outcome);
+        self.tries
+            .insert((tried.content, tried.base), tried.outcome);
         Ok(())
     }
 
@@ -120,12 +121,17 @@ impl Ledger {
         }
         for (revision, content) in self.shown.range(start..=end) {
             if !present.contains(revision) {
-                violations.push(format!("Revision {revision} is lost: it held {}", told(content)));
+                violations.push(format!(
+                    "Revision {revision} is lost: it held {}",
+                    told(content)
+                ));
             }
         }
         if let Some((revision, content)) = self.shown.range(end + 1..).next() {
-            violations
-                .push(format!("the log ends at {end}, and {revision} held {}", told(content)));
+            violations.push(format!(
+                "the log ends at {end}, and {revision} held {}",
+                told(content)
+            ));
         }
         self.settled_through = end;
         self.settled = self.tries.keys().cloned().collect();
@@ -145,7 +151,10 @@ impl Ledger {
         }
         let found = self.find(event);
         let Some((tried, outcome)) = found else {
-            return Some(format!("nobody wrote {} at {revision}", told(&event.content)));
+            return Some(format!(
+                "nobody wrote {} at {revision}",
+                told(&event.content)
+            ));
         };
         if let Some(before) = self.landed.insert(tried.clone(), revision)
             && before != revision
@@ -160,9 +169,10 @@ impl Ledger {
                 "{} was acknowledged at {promised} and is at {revision}",
                 told(&event.content)
             )),
-            Outcome::Refused => {
-                Some(format!("{} was refused and is at {revision}", told(&event.content)))
-            }
+            Outcome::Refused => Some(format!(
+                "{} was refused and is at {revision}",
+                told(&event.content)
+            )),
             Outcome::Unknown if new && self.settled.contains(&tried) => Some(format!(
                 "{} had been settled as never written and is at {revision}",
                 told(&event.content)
@@ -183,7 +193,10 @@ fn told(content: &Content) -> String {
     let key = String::from_utf8_lossy(&content.key);
     match &content.value {
         Some(value) => {
-            format!("`{key}` = `{}`", String::from_utf8_lossy(&value[..value.len().min(40)]))
+            format!(
+                "`{key}` = `{}`",
+                String::from_utf8_lossy(&value[..value.len().min(40)])
+            )
         }
         None => format!("a delete of `{key}`"),
     }
@@ -194,18 +207,31 @@ mod tests {
     use super::*;
 
     fn put(key: &'static str, value: &'static str) -> Content {
-        Content { key: key.into(), value: Some(value.into()) }
+        Content {
+            key: key.into(),
+            value: Some(value.into()),
+        }
     }
 
     fn event(revision: i64, content: Content) -> Event {
-        Event { revision, content, base: 0 }
+        Event {
+            revision,
+            content,
+            base: 0,
+        }
     }
 
     fn ledger(tries: &[(Content, Outcome)]) -> Ledger {
         let mut ledger = Ledger::default();
         for (content, outcome) in tries {
             let (content, outcome) = (content.clone(), *outcome);
-            ledger.note(Try { content, base: 0, outcome }).unwrap();
+            ledger
+                .note(Try {
+                    content,
+                    base: 0,
+                    outcome,
+                })
+                .unwrap();
         }
         ledger
     }
@@ -213,9 +239,15 @@ mod tests {
     #[test]
     fn a_log_that_keeps_its_promises_is_good() {
         let (a, b) = (put("a", "1"), put("b", "2"));
-        let mut ledger =
-            ledger(&[(a.clone(), Outcome::Acknowledged(2)), (b.clone(), Outcome::Unknown)]);
-        assert!(ledger.judge(1, 3, &[event(2, a.clone()), event(3, b.clone())]).is_empty());
+        let mut ledger = ledger(&[
+            (a.clone(), Outcome::Acknowledged(2)),
+            (b.clone(), Outcome::Unknown),
+        ]);
+        assert!(
+            ledger
+                .judge(1, 3, &[event(2, a.clone()), event(3, b.clone())])
+                .is_empty()
+        );
         assert!(ledger.judge(1, 3, &[event(2, a), event(3, b)]).is_empty());
     }
 
@@ -223,7 +255,11 @@ mod tests {
     fn a_lost_write_is_found() {
         let mut ledger = ledger(&[(put("a", "1"), Outcome::Acknowledged(2))]);
         assert_eq!(ledger.judge(1, 5, &[]).len(), 1);
-        assert_eq!(ledger.judge(1, 1, &[]).len(), 1, "a log that ends too early");
+        assert_eq!(
+            ledger.judge(1, 1, &[]).len(),
+            1,
+            "a log that ends too early"
+        );
     }
 
     #[test]
@@ -232,7 +268,13 @@ mod tests {
         let mut ledger = ledger(&[(a, Outcome::Acknowledged(2)), (b.clone(), Outcome::Unknown)]);
         assert_eq!(ledger.judge(1, 2, &[event(2, b.clone())]).len(), 1);
         assert!(
-            ledger.note(Try { content: b, base: 0, outcome: Outcome::Acknowledged(2) }).is_err()
+            ledger
+                .note(Try {
+                    content: b,
+                    base: 0,
+                    outcome: Outcome::Acknowledged(2)
+                })
+                .is_err()
         );
     }
 
@@ -240,10 +282,25 @@ mod tests {
     fn a_doubled_refused_moved_or_invented_write_is_found() {
         let a = put("a", "1");
         let twice = [event(2, a.clone()), event(3, a.clone())];
-        assert_eq!(ledger(&[(a.clone(), Outcome::Unknown)]).judge(1, 3, &twice).len(), 1);
+        assert_eq!(
+            ledger(&[(a.clone(), Outcome::Unknown)])
+                .judge(1, 3, &twice)
+                .len(),
+            1
+        );
         let once = &twice[..1];
-        assert_eq!(ledger(&[(a.clone(), Outcome::Refused)]).judge(1, 2, once).len(), 1);
-        assert_eq!(ledger(&[(a, Outcome::Acknowledged(3))]).judge(1, 3, once).len(), 2);
+        assert_eq!(
+            ledger(&[(a.clone(), Outcome::Refused)])
+                .judge(1, 2, once)
+                .len(),
+            1
+        );
+        assert_eq!(
+            ledger(&[(a, Outcome::Acknowledged(3))])
+                .judge(1, 3, once)
+                .len(),
+            2
+        );
         assert_eq!(ledger(&[]).judge(1, 2, once).len(), 1);
     }
 
@@ -254,7 +311,11 @@ mod tests {
             let mut ledger = ledger(&[(a.clone(), Outcome::Unknown)]);
             assert!(ledger.judge(1, 5, &[]).is_empty());
             let back = [event(revision, a.clone())];
-            assert_eq!(ledger.judge(1, 7, &back).len(), 1, "settled through 5, back at {revision}");
+            assert_eq!(
+                ledger.judge(1, 7, &back).len(),
+                1,
+                "settled through 5, back at {revision}"
+            );
         }
     }
 }

@@ -408,5 +408,4 @@ impl Node {
         self.corrupt = Some(reason.clone());
         effects.push(Effect::Corrupt(reason));
     }
-
 }

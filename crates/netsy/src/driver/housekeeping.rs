@@ -81,7 +81,10 @@ impl Driver {
         self.generation += 1;
         let meta = self.store.meta();
         info!(last = meta.last.0, "the local database works again");
-        self.step(Input::DiskBack { last: meta.last, durable: meta.durable });
+        self.step(Input::DiskBack {
+            last: meta.last,
+            durable: meta.durable,
+        });
         self.unsent.clear();
         let unsent = &mut self.unsent;
         let read = self.store.scan(meta.durable, meta.last, &mut |encoded| {
@@ -95,7 +98,10 @@ impl Driver {
 
     pub(super) fn disk_lost(&mut self, why: &str) {
         if !self.disk_failed {
-            warn!(why, "the local database failed: this node accepts no writes until it works again");
+            warn!(
+                why,
+                "the local database failed: this node accepts no writes until it works again"
+            );
         }
         self.disk_failed = true;
         self.step(Input::DiskLost(why.to_owned()));

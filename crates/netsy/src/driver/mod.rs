@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rules::node::Node;
-use rules::step::Input;
 use rules::primary::Tenure;
 use rules::refusal::Refusal;
 use rules::register::Register;
 use rules::revision::Revision;
+use rules::step::Input;
 use rules::txn::Txn;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -36,9 +36,7 @@ use reads::Unconfirmed;
 
 use crate::bucket::Bucket;
 use crate::datafile::{Encoded, Origin, record};
-use crate::standing::{
-    Board, Member, Outcome, Request, now,
-};
+use crate::standing::{Board, Member, Outcome, Request, now};
 use crate::store::{Batch, Store};
 use crate::telemetry::Metrics;
 use crate::view::View;
@@ -312,8 +310,15 @@ impl Driver {
             Ok(record) => {
                 let revision = record.revision;
                 self.take(record);
-                let outcome = Outcome { decision, assigned: Some(revision) };
-                self.waiting.push_back(Waiting { upto: revision, outcome, reply });
+                let outcome = Outcome {
+                    decision,
+                    assigned: Some(revision),
+                };
+                self.waiting.push_back(Waiting {
+                    upto: revision,
+                    outcome,
+                    reply,
+                });
             }
             Err(refusal) => {
                 let _ = reply.send(Err(refusal));
@@ -328,9 +333,16 @@ impl Driver {
         reply: oneshot::Sender<Result<Outcome, Refusal>>,
     ) {
         let upto = decision.base;
-        let outcome = Outcome { decision, assigned: None };
+        let outcome = Outcome {
+            decision,
+            assigned: None,
+        };
         if upto > self.node.log().committed {
-            self.waiting.push_back(Waiting { upto, outcome, reply });
+            self.waiting.push_back(Waiting {
+                upto,
+                outcome,
+                reply,
+            });
         } else {
             self.confirm(Unconfirmed::Txn(outcome, reply));
         }
@@ -385,6 +397,8 @@ impl Driver {
 
 /// Wall-clock nanoseconds since 1970. Only ever written into Records and headers, never compared.
 fn wall_clock() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

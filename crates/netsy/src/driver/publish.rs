@@ -19,18 +19,30 @@ impl Driver {
     /// A sentence for clients and operators.
     pub(super) fn why_not_writable(&self) -> String {
         if let Some(trouble) = self.node.trouble() {
-            return format!("node `{}` is degraded: {trouble}", self.registration.node_id);
+            return format!(
+                "node `{}` is degraded: {trouble}",
+                self.registration.node_id
+            );
         }
         let me = &self.registration.node_id;
         match self.node.tenure() {
             Tenure::Draining(_) | Tenure::Closing(_) => format!("node `{me}` is shutting down"),
             Tenure::Active(_) => {
-                format!("node `{me}` cannot renew its read lease: the bucket does not answer in time")
+                format!(
+                    "node `{me}` cannot renew its read lease: the bucket does not answer in time"
+                )
             }
             Tenure::None => {
-                let holder = self.node.elector().lock().and_then(|lock| lock.elector.as_ref());
-                let primary =
-                    self.node.elector().register().and_then(|register| register.primary.as_ref());
+                let holder = self
+                    .node
+                    .elector()
+                    .lock()
+                    .and_then(|lock| lock.elector.as_ref());
+                let primary = self
+                    .node
+                    .elector()
+                    .register()
+                    .and_then(|register| register.primary.as_ref());
                 match (primary, holder) {
                     (Some(primary), Some(holder)) if holder.node_id != *me => format!(
                         "node `{me}` does not accept writes: the primary on this bucket is node `{}` \
@@ -69,7 +81,9 @@ impl Driver {
             id => id,
         };
         let elector = self.node.elector().is_acting(now());
-        let epoch = tenure.epoch().unwrap_or(self.node.log().epoch_at(self.node.log().last));
+        let epoch = tenure
+            .epoch()
+            .unwrap_or(self.node.log().epoch_at(self.node.log().last));
         let same = before.health == health
             && before.reason == reason
             && before.primary_state == primary_state
@@ -93,7 +107,11 @@ impl Driver {
             leader,
             leader_name,
             elector,
-            members: if elector { self.members.clone() } else { Vec::new() },
+            members: if elector {
+                self.members.clone()
+            } else {
+                Vec::new()
+            },
         });
     }
 
@@ -124,7 +142,11 @@ impl Driver {
 
     /// Whether another Node holds the Elector lock, so that this one has nothing to do.
     fn is_followed(&self) -> bool {
-        let holder = self.node.elector().lock().and_then(|lock| lock.elector.as_ref());
+        let holder = self
+            .node
+            .elector()
+            .lock()
+            .and_then(|lock| lock.elector.as_ref());
         holder.is_some_and(|holder| holder.node_id != self.registration.node_id)
     }
 
@@ -143,9 +165,10 @@ impl Driver {
             Tenure::Active(_) if self.node.settings().lease > 0 && !self.board.has_lease() => {
                 (HealthState::Degraded, Some(self.why_not_writable()))
             }
-            Tenure::Active(_) if self.members.is_empty() => {
-                (HealthState::Loading, Some("members.json is being read".to_owned()))
-            }
+            Tenure::Active(_) if self.members.is_empty() => (
+                HealthState::Loading,
+                Some("the members are being read".to_owned()),
+            ),
             Tenure::Active(_) => (HealthState::Healthy, None),
             Tenure::None if self.is_followed() => {
                 (HealthState::Degraded, Some(self.why_not_writable()))
@@ -153,9 +176,10 @@ impl Driver {
             Tenure::None | Tenure::Draining(_) | Tenure::Closing(_) => {
                 (HealthState::Loading, Some(self.why_not_writable()))
             }
-            _ if !self.node.is_caught_up() => {
-                (HealthState::Loading, Some("reading the chain in the bucket".to_owned()))
-            }
+            _ if !self.node.is_caught_up() => (
+                HealthState::Loading,
+                Some("reading the chain in the bucket".to_owned()),
+            ),
             _ => (HealthState::Loading, Some(self.why_not_writable())),
         }
     }

@@ -1,4 +1,5 @@
 //! The `netsy` command as a user meets it: what it prints, and the code it ends with.
+//! Each test runs the built binary, in a directory and with an environment of its own.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -8,3 +8,4 @@ mod fake;
 mod operating;
 mod tidy;
 mod tls;
+mod view;
