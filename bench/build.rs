@@ -7,7 +7,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed={PROTOS}");
     for file in ["datafile.proto", "etcd_rpc.proto"] {
         let files = protox::compile([file], [PROTOS])?;
-        tonic_prost_build::configure().build_server(false).bytes(".").compile_fds(files)?;
+        tonic_prost_build::configure()
+            .build_server(false)
+            .bytes(".")
+            .compile_fds(files)?;
     }
     Ok(())
 }

@@ -74,9 +74,24 @@ struct Floor {
 }
 
 const FLOORS: &[Floor] = &[
-    Floor { shape: Shape::Create, clients: 64, ops: 1.5, cpu: Some(0.5) },
-    Floor { shape: Shape::List, clients: 1, ops: 20.0, cpu: None },
-    Floor { shape: Shape::List, clients: 16, ops: 20.0, cpu: None },
+    Floor {
+        shape: Shape::Create,
+        clients: 64,
+        ops: 1.5,
+        cpu: Some(0.5),
+    },
+    Floor {
+        shape: Shape::List,
+        clients: 1,
+        ops: 20.0,
+        cpu: None,
+    },
+    Floor {
+        shape: Shape::List,
+        clients: 16,
+        ops: 20.0,
+        cpu: None,
+    },
 ];
 
 /// Both servers' measurements of one load in one run: etcd, netsy.
@@ -89,26 +104,51 @@ impl Beside {
     /// Runs everything and prints the table.
     pub(crate) async fn run(self) -> Result<()> {
         let temporary = tempfile::tempdir()?;
-        let dir = self.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+        let dir = self
+            .dir
+            .clone()
+            .unwrap_or_else(|| temporary.path().to_owned());
         let loads = self.loads()?;
         let mut raw = Raw::open(&self.raw)?;
         let patience = Duration::from_secs(60);
-        let etcd = Kind::Etcd { binary: self.etcd.clone() };
-        let netsy = Kind::Dev { binary: self.netsy.clone() };
+        let etcd = Kind::Etcd {
+            binary: self.etcd.clone(),
+        };
+        let netsy = Kind::Dev {
+            binary: self.netsy.clone(),
+        };
         let servers = [
-            ("etcd", Server::start(&etcd, &dir.join("a"), patience).await?),
-            ("netsy", Server::start(&netsy, &dir.join("b"), patience).await?),
+            (
+                "etcd",
+                Server::start(&etcd, &dir.join("a"), patience).await?,
+            ),
+            (
+                "netsy",
+                Server::start(&netsy, &dir.join("b"), patience).await?,
+            ),
         ];
-        println!("data in {}; every acknowledged write is fsync'd by both servers", dir.display());
-        if loads.iter().any(|(shape, _)| !matches!(shape, Shape::Create | Shape::Update)) {
+        println!(
+            "data in {}; every acknowledged write is fsync'd by both servers",
+            dir.display()
+        );
+        if loads
+            .iter()
+            .any(|(shape, _)| !matches!(shape, Shape::Create | Shape::Update))
+        {
             for (name, server) in &servers {
                 let start = std::time::Instant::now();
                 fill(server, self.keys, self.value).await?;
-                println!("filled {} keys into {name} in {:.1?}", self.keys, start.elapsed());
+                println!(
+                    "filled {} keys into {name} in {:.1?}",
+                    self.keys,
+                    start.elapsed()
+                );
             }
         }
-        let mut series: Vec<Series> =
-            loads.iter().map(|(shape, clients)| (*shape, *clients, Vec::new())).collect();
+        let mut series: Vec<Series> = loads
+            .iter()
+            .map(|(shape, clients)| (*shape, *clients, Vec::new()))
+            .collect();
         println!("\n{HEAD}");
         for run in 0..self.runs {
             for (shape, clients, pairs) in &mut series {
@@ -157,12 +197,20 @@ impl Beside {
             run: format!("run-{run}-{clients}"),
         };
         let mut measured = [None, None];
-        let order = if run.is_multiple_of(2) { [0, 1] } else { [1, 0] };
+        let order = if run.is_multiple_of(2) {
+            [0, 1]
+        } else {
+            [1, 0]
+        };
         for which in order {
             let (server, handle) = &servers[which];
             let result = load.drive(handle).await?;
             println!("{}", line(server, &result));
-            raw.write(&Row { server, run, measured: result.clone() })?;
+            raw.write(&Row {
+                server,
+                run,
+                measured: result.clone(),
+            })?;
             measured[which] = Some(result);
         }
         match measured {
@@ -173,12 +221,18 @@ impl Beside {
 
     /// Prints the ratios and, with --check, fails below a floor.
     fn verdict(&self, series: &[Series]) -> Result<()> {
-        println!("\nnetsy / etcd, medians of {} runs (least..most)", self.runs);
+        println!(
+            "\nnetsy / etcd, medians of {} runs (least..most)",
+            self.runs
+        );
         println!("shape             clients      ops/s              p50     p99     CPU/op");
         let mut missed = Vec::new();
         for (shape, clients, pairs) in series {
             let ratios = |of: fn(&Measured) -> f64| -> Vec<f64> {
-                pairs.iter().map(|(etcd, netsy)| of(netsy) / of(etcd).max(1e-9)).collect()
+                pairs
+                    .iter()
+                    .map(|(etcd, netsy)| of(netsy) / of(etcd).max(1e-9))
+                    .collect()
             };
             let ops = ratios(|measured| measured.ops_per_second);
             let cpu = median(ratios(|measured| measured.cpu_micros_per_op));
@@ -210,13 +264,21 @@ impl Beside {
 /// The floors a load has missed, in words.
 fn missed_floors(shape: Shape, clients: usize, ops: f64, cpu: f64) -> Vec<String> {
     let mut missed = Vec::new();
-    for floor in FLOORS.iter().filter(|floor| floor.shape == shape && floor.clients == clients) {
+    for floor in FLOORS
+        .iter()
+        .filter(|floor| floor.shape == shape && floor.clients == clients)
+    {
         let name = format!("{shape:?}@{clients}").to_lowercase();
         if ops < floor.ops {
-            missed.push(format!("{name}: {ops:.2} times etcd's rate, the floor is {}", floor.ops));
+            missed.push(format!(
+                "{name}: {ops:.2} times etcd's rate, the floor is {}",
+                floor.ops
+            ));
         }
         if let Some(limit) = floor.cpu.filter(|limit| cpu > *limit) {
-            missed.push(format!("{name}: {cpu:.2} of etcd's CPU per write, the limit is {limit}"));
+            missed.push(format!(
+                "{name}: {cpu:.2} of etcd's CPU per write, the limit is {limit}"
+            ));
         }
     }
     missed

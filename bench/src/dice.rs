@@ -51,6 +51,8 @@ impl Dice {
 
 /// A seed nobody chose: nanoseconds of the clock.
 pub(crate) fn fresh_seed() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Dice::new(now.as_nanos() as u64).next() >> 32
 }

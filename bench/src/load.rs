@@ -95,11 +95,20 @@ struct Tally {
 impl Load {
     /// Drives the load at `server` and reports.
     pub(crate) async fn drive(&self, server: &Server) -> Result<Measured> {
-        let connections: Vec<Client> =
-            (0..self.connections.max(1)).map(|_| server.client()).collect::<Result<_>>()?;
-        let stage = Arc::new(Stage { phase: AtomicU8::new(WARMING), pinned: AtomicI64::new(0) });
-        let first = connections[0].kv().range(get(&Bytes::from_static(b"health"))).await?;
-        stage.pinned.store(revision(&first.into_inner().header), Ordering::Relaxed);
+        let connections: Vec<Client> = (0..self.connections.max(1))
+            .map(|_| server.client())
+            .collect::<Result<_>>()?;
+        let stage = Arc::new(Stage {
+            phase: AtomicU8::new(WARMING),
+            pinned: AtomicI64::new(0),
+        });
+        let first = connections[0]
+            .kv()
+            .range(get(&Bytes::from_static(b"health")))
+            .await?;
+        stage
+            .pinned
+            .store(revision(&first.into_inner().header), Ordering::Relaxed);
 
         let mut tasks = Vec::new();
         for number in 0..self.clients {
@@ -175,7 +184,11 @@ impl Tally {
     fn new() -> Tally {
         let latency = Histogram::new_with_bounds(1, 600_000_000, 3)
             .expect("three digits up to ten minutes are within what a histogram can hold");
-        Tally { latency, errors: 0, first_error: None }
+        Tally {
+            latency,
+            errors: 0,
+            first_error: None,
+        }
     }
 
     fn count(&mut self, taken: Duration) {
@@ -183,7 +196,9 @@ impl Tally {
     }
 
     fn add(&mut self, other: Tally) {
-        self.latency.add(&other.latency).expect("all histograms here have the same bounds");
+        self.latency
+            .add(&other.latency)
+            .expect("all histograms here have the same bounds");
         self.errors += other.errors;
         self.first_error = self.first_error.take().or(other.first_error);
     }
@@ -225,8 +240,10 @@ impl Requests {
         self.sent += 1;
         match self.shape {
             Shape::Create => {
-                let key =
-                    format!("/registry/pods/{}/{:04}/{:08}", self.run, self.number, self.sent);
+                let key = format!(
+                    "/registry/pods/{}/{:04}/{:08}",
+                    self.run, self.number, self.sent
+                );
                 let create = put_if(&key.into(), 0, self.value.clone());
                 let answer = client.kv().txn(create).await?.into_inner();
                 ensure!(answer.succeeded, "a key nobody else creates was there");
@@ -253,8 +270,11 @@ impl Requests {
             return Ok(());
         }
         // After an error the outcome was unknown: learn where the key stands.
-        if let Some(Response::ResponseRange(read)) =
-            answer.responses.into_iter().next().and_then(|op| op.response)
+        if let Some(Response::ResponseRange(read)) = answer
+            .responses
+            .into_iter()
+            .next()
+            .and_then(|op| op.response)
         {
             self.own = read.kvs.first().map_or(0, |kv| kv.mod_revision);
         }
@@ -288,7 +308,9 @@ fn filled_key(number: u64) -> Bytes {
 /// `length` bytes that do not compress to nothing.
 pub(crate) fn value(length: usize, seed: u64) -> Bytes {
     let mut dice = crate::dice::Dice::new(seed);
-    (0..length).map(|_| b'!' + (dice.next() % 90) as u8).collect()
+    (0..length)
+        .map(|_| b'!' + (dice.next() % 90) as u8)
+        .collect()
 }
 
 /// Creates `keys` keys of `bytes` each, for gets and lists to read. A key that is there is left alone.
@@ -304,7 +326,10 @@ pub(crate) async fn fill(server: &Server, keys: u64, bytes: usize) -> Result<()>
                 if key >= keys {
                     return Ok::<(), tonic::Status>(());
                 }
-                client.kv().txn(put_if(&filled_key(key), 0, value.clone())).await?;
+                client
+                    .kv()
+                    .txn(put_if(&filled_key(key), 0, value.clone()))
+                    .await?;
             }
         }));
     }

@@ -106,7 +106,9 @@ impl OneLoad {
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     runtime.context("starting the runtime")?.block_on(async {
         match cli.verb {
             Verb::Beside(beside) => beside.run().await,

@@ -40,7 +40,11 @@ impl Placed {
         let path = dir.join("bucket");
         std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         let settings = format!("url = \"file://{}\"\n", path.display());
-        Ok(Placed { bucket: Bucket::local(&path)?, settings, env: Vec::new() })
+        Ok(Placed {
+            bucket: Bucket::local(&path)?,
+            settings,
+            env: Vec::new(),
+        })
     }
 
     /// The prefix `prefix` on S3; the Node reaches it through `endpoint`.
@@ -51,9 +55,15 @@ impl Placed {
              region = \"us-east-1\"\n"
         );
         let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
-        let env = keys.iter().filter_map(|name| Some(((*name).into(), std::env::var(name).ok()?)));
+        let env = keys
+            .iter()
+            .filter_map(|name| Some(((*name).into(), std::env::var(name).ok()?)));
         let bucket = Bucket::s3(&s3_endpoint()?, &name, prefix)?;
-        Ok(Placed { bucket, settings, env: env.collect() })
+        Ok(Placed {
+            bucket,
+            settings,
+            env: env.collect(),
+        })
     }
 
     /// Writes the configuration of a single Node with a quick Elector into `dir`, its disk in `dir/node`;
@@ -70,7 +80,11 @@ impl Placed {
         );
         let config = dir.join("netsy.toml");
         std::fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
-        Ok(Kind::Serve { binary: binary.to_owned(), config, env: self.env.clone() })
+        Ok(Kind::Serve {
+            binary: binary.to_owned(),
+            config,
+            env: self.env.clone(),
+        })
     }
 }
 

@@ -66,7 +66,10 @@ impl Puts {
         let measured = load.drive(&server).await?;
         server.terminate(Duration::from_secs(30)).await?;
         chain.extend(&placed.bucket).await?;
-        let (puts, records) = (chain.chunk_count() - before.0, chain.records.len() - before.1);
+        let (puts, records) = (
+            chain.chunk_count() - before.0,
+            chain.records.len() - before.1,
+        );
         let each = records as f64 / (puts as f64).max(1.0);
         println!("{HEAD}\n{}", line("netsy", &measured));
         println!(
@@ -82,18 +85,26 @@ impl Puts {
 
 /// Listens on loopback and passes every connection on to `endpoint`, each byte `delay` late both ways.
 async fn relay(endpoint: &str, delay: Duration) -> Result<String> {
-    let to = endpoint.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let to = endpoint
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((near, _)) = listener.accept().await {
             let to = to.clone();
             tokio::spawn(async move {
-                let Ok(far) = TcpStream::connect(&to).await else { return };
+                let Ok(far) = TcpStream::connect(&to).await else {
+                    return;
+                };
                 let _ = (near.set_nodelay(true), far.set_nodelay(true));
                 let (near_read, near_write) = near.into_split();
                 let (far_read, far_write) = far.into_split();
-                tokio::join!(late(near_read, far_write, delay), late(far_read, near_write, delay));
+                tokio::join!(
+                    late(near_read, far_write, delay),
+                    late(far_read, near_write, delay)
+                );
             });
         }
     });
@@ -113,8 +124,10 @@ async fn late(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) 
     });
     let mut buffer = vec![0; 64 << 10];
     while let Ok(length) = from.read(&mut buffer).await {
-        let sent =
-            length > 0 && sender.send((Instant::now() + delay, buffer[..length].to_vec())).is_ok();
+        let sent = length > 0
+            && sender
+                .send((Instant::now() + delay, buffer[..length].to_vec()))
+                .is_ok();
         if !sent {
             break;
         }

@@ -28,7 +28,9 @@ impl Raw {
             fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         }
         let file = File::options().create(true).append(true).open(path);
-        Ok(Raw(file.with_context(|| format!("opening {}", path.display()))?))
+        Ok(Raw(
+            file.with_context(|| format!("opening {}", path.display()))?
+        ))
     }
 
     pub(crate) fn write(&mut self, row: &impl Serialize) -> Result<()> {

@@ -57,9 +57,22 @@ impl Kind {
                 let peer = format!("http://127.0.0.1:{}", free_port()?);
                 let client = format!("http://127.0.0.1:{port}");
                 command = Command::new(binary);
-                command.arg("--data-dir").arg(dir.join("etcd")).args(["--name", "peer"]);
-                command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-                command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+                command
+                    .arg("--data-dir")
+                    .arg(dir.join("etcd"))
+                    .args(["--name", "peer"]);
+                command.args([
+                    "--listen-client-urls",
+                    &client,
+                    "--advertise-client-urls",
+                    &client,
+                ]);
+                command.args([
+                    "--listen-peer-urls",
+                    &peer,
+                    "--initial-advertise-peer-urls",
+                    &peer,
+                ]);
                 command.args(["--initial-cluster", &format!("peer={peer}")]);
                 command.args(["--quota-backend-bytes", "8589934592", "--log-level", "warn"]);
             }
@@ -68,7 +81,11 @@ impl Kind {
                 command.args(["dev", "--listen", &format!("127.0.0.1:{port}")]);
                 command.arg("--dir").arg(dir);
             }
-            Kind::Serve { binary, config, env } => {
+            Kind::Serve {
+                binary,
+                config,
+                env,
+            } => {
                 command = Command::new(binary);
                 command.arg("serve").arg("--config").arg(config);
                 command.envs(env.iter().map(|(name, value)| (name, value)));
@@ -99,9 +116,18 @@ impl Server {
         for name in ours.filter(|name| name.as_encoded_bytes().starts_with(b"NETSY_")) {
             command.env_remove(name);
         }
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let child = command.spawn().with_context(|| format!("starting {command:?}"))?;
-        Ok(Server { child, endpoint: format!("http://127.0.0.1:{port}"), log })
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        let child = command
+            .spawn()
+            .with_context(|| format!("starting {command:?}"))?;
+        Ok(Server {
+            child,
+            endpoint: format!("http://127.0.0.1:{port}"),
+            log,
+        })
     }
 
     /// Starts `kind` on a free port and waits until it answers a linearizable read.
@@ -118,7 +144,10 @@ impl Server {
         let mut why = "no answer".to_owned();
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
-                bail!("the server ended with {status} before it was ready:\n{}", self.log_end());
+                bail!(
+                    "the server ended with {status} before it was ready:\n{}",
+                    self.log_end()
+                );
             }
             let mut kv = Client::new(&self.endpoint)?.kv();
             match tokio::time::timeout(Duration::from_secs(2), kv.range(get(&key))).await {
@@ -128,7 +157,10 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        bail!("the server was not ready after {patience:?} ({why}):\n{}", self.log_end());
+        bail!(
+            "the server was not ready after {patience:?} ({why}):\n{}",
+            self.log_end()
+        );
     }
 
     /// A new connection to it.
@@ -145,7 +177,10 @@ impl Server {
     /// SIGTERM, then waits up to `patience` for the process to end.
     pub(crate) async fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
         let pid = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().context("sending SIGTERM")?;
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .context("sending SIGTERM")?;
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
@@ -153,7 +188,10 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        bail!("the server still ran {patience:?} after SIGTERM:\n{}", self.log_end());
+        bail!(
+            "the server still ran {patience:?} after SIGTERM:\n{}",
+            self.log_end()
+        );
     }
 
     /// Whether the process has ended by itself, and how.
@@ -171,7 +209,9 @@ impl Server {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let line = status.unwrap_or_default();
         let resident = line.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        resident.and_then(|kib| kib.trim().split(' ').next()?.parse().ok()).unwrap_or(0)
+        resident
+            .and_then(|kib| kib.trim().split(' ').next()?.parse().ok())
+            .unwrap_or(0)
     }
 
     /// The end of what it printed.
@@ -194,7 +234,10 @@ pub(crate) fn cpu_micros(pid: &str) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
     let ticks = after_name.split_whitespace().skip(11).take(2);
-    ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * TICK_MICROS
+    ticks
+        .filter_map(|ticks| ticks.parse::<u64>().ok())
+        .sum::<u64>()
+        * TICK_MICROS
 }
 
 /// A loopback port that was free a moment ago.

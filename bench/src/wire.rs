@@ -15,7 +15,13 @@ pub(crate) mod mvccpb {
 pub(crate) mod authpb {
     tonic::include_proto!("authpb");
 }
-#[allow(missing_docs, unreachable_pub, unused_qualifications, dead_code, clippy::all)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    dead_code,
+    clippy::all
+)]
 pub(crate) mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
@@ -81,28 +87,45 @@ pub(crate) fn changed_at(key: &Bytes, revision: i64) -> etcd::Compare {
 
 /// kube's write: put `value` if `key` was last changed at `revision`, else read it.
 pub(crate) fn put_if(key: &Bytes, revision: i64, value: Bytes) -> etcd::TxnRequest {
-    let put = etcd::PutRequest { key: key.clone(), value, ..Default::default() };
+    let put = etcd::PutRequest {
+        key: key.clone(),
+        value,
+        ..Default::default()
+    };
     guarded(key, revision, Request::RequestPut(put))
 }
 
 /// kube's delete: delete `key` if it was last changed at `revision`, else read it.
 pub(crate) fn delete_if(key: &Bytes, revision: i64) -> etcd::TxnRequest {
-    let delete = etcd::DeleteRangeRequest { key: key.clone(), ..Default::default() };
+    let delete = etcd::DeleteRangeRequest {
+        key: key.clone(),
+        ..Default::default()
+    };
     guarded(key, revision, Request::RequestDeleteRange(delete))
 }
 
 fn guarded(key: &Bytes, revision: i64, request: Request) -> etcd::TxnRequest {
-    let read = etcd::RangeRequest { key: key.clone(), ..Default::default() };
+    let read = etcd::RangeRequest {
+        key: key.clone(),
+        ..Default::default()
+    };
     etcd::TxnRequest {
         compare: vec![changed_at(key, revision)],
-        success: vec![etcd::RequestOp { request: Some(request) }],
-        failure: vec![etcd::RequestOp { request: Some(Request::RequestRange(read)) }],
+        success: vec![etcd::RequestOp {
+            request: Some(request),
+        }],
+        failure: vec![etcd::RequestOp {
+            request: Some(Request::RequestRange(read)),
+        }],
     }
 }
 
 /// One key, as of now; linearizable.
 pub(crate) fn get(key: &Bytes) -> etcd::RangeRequest {
-    etcd::RangeRequest { key: key.clone(), ..Default::default() }
+    etcd::RangeRequest {
+        key: key.clone(),
+        ..Default::default()
+    }
 }
 
 /// The first key after every key that starts with `prefix`.

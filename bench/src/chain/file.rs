@@ -20,13 +20,24 @@ pub(crate) struct File {
 pub(crate) fn read(bytes: &Bytes, kind: FileKind) -> Result<File> {
     let mut rest = bytes.clone();
     let header: FileHeader = framed(&mut rest).context("the header")?;
-    check(header.crc, &FileHeader { crc: 0, ..header.clone() }).context("the header")?;
-    ensure!(header.kind() == kind, "it is a {:?}, not a {kind:?}", header.kind());
+    check(
+        header.crc,
+        &FileHeader {
+            crc: 0,
+            ..header.clone()
+        },
+    )
+    .context("the header")?;
+    ensure!(
+        header.kind() == kind,
+        "it is a {:?}, not a {kind:?}",
+        header.kind()
+    );
     let mut rest = match header.compression() {
         FileCompression::CompressionNone => rest,
-        FileCompression::CompressionZstd => {
-            zstd::decode_all(&rest[..]).context("its zstd stream")?.into()
-        }
+        FileCompression::CompressionZstd => zstd::decode_all(&rest[..])
+            .context("its zstd stream")?
+            .into(),
         FileCompression::CompressionUnknown => bail!("its compression is {}", header.compression),
     };
     let mut digest = Digest::new(CrcAlgorithm::Crc64Xz);
@@ -34,7 +45,10 @@ pub(crate) fn read(bytes: &Bytes, kind: FileKind) -> Result<File> {
     for number in 0..header.records_count {
         let record: Record =
             framed(&mut rest).with_context(|| format!("Record number {number}"))?;
-        let bare = Record { crc: 0, ..record.clone() };
+        let bare = Record {
+            crc: 0,
+            ..record.clone()
+        };
         check(record.crc, &bare).with_context(|| format!("Record {}", record.revision))?;
         digest.update(&bare.encode_to_vec());
         records.push(record);
@@ -42,7 +56,10 @@ pub(crate) fn read(bytes: &Bytes, kind: FileKind) -> Result<File> {
     let footer: FileFooter = framed(&mut rest).context("the footer")?;
     check(footer.crc, &FileFooter { crc: 0, ..footer }).context("the footer")?;
     ensure!(rest.is_empty(), "{} bytes follow the footer", rest.len());
-    ensure!(footer.records_crc == digest.finalize(), "the footer's crc is not that of the Records");
+    ensure!(
+        footer.records_crc == digest.finalize(),
+        "the footer's crc is not that of the Records"
+    );
     let (first, last) = match (records.first(), records.last()) {
         (Some(first), Some(last)) => (first.revision, last.revision),
         _ => (0, 0),
@@ -68,7 +85,10 @@ fn framed<M: Message + Default>(rest: &mut Bytes) -> Result<M> {
 
 fn check(crc: u64, bare: &impl Message) -> Result<()> {
     let found = crc_fast::checksum(CrcAlgorithm::Crc64Xz, &bare.encode_to_vec());
-    ensure!(crc == found, "its crc is {crc:#018x}, its bytes give {found:#018x}");
+    ensure!(
+        crc == found,
+        "its crc is {crc:#018x}, its bytes give {found:#018x}"
+    );
     Ok(())
 }
 
@@ -101,20 +121,44 @@ pub(crate) mod tests {
         }));
         let mut digest = Digest::new(CrcAlgorithm::Crc64Xz);
         for record in records {
-            digest.update(&Record { crc: 0, ..record.clone() }.encode_to_vec());
-            push(seal(&|crc| Record { crc, ..record.clone() }.encode_to_vec()));
+            digest.update(
+                &Record {
+                    crc: 0,
+                    ..record.clone()
+                }
+                .encode_to_vec(),
+            );
+            push(seal(&|crc| {
+                Record {
+                    crc,
+                    ..record.clone()
+                }
+                .encode_to_vec()
+            }));
         }
         let records_crc = digest.finalize();
         let last_revision = records.last().map_or(0, |record| record.revision);
         push(seal(&|crc| {
-            FileFooter { records_crc, first_revision: first, last_revision, crc }.encode_to_vec()
+            FileFooter {
+                records_crc,
+                first_revision: first,
+                last_revision,
+                crc,
+            }
+            .encode_to_vec()
         }));
         out.into()
     }
 
     pub(crate) fn record(revision: i64, epoch: u64) -> Record {
         let key = format!("k{revision}").into();
-        Record { revision, epoch, key, value: "v".into(), ..Default::default() }
+        Record {
+            revision,
+            epoch,
+            key,
+            value: "v".into(),
+            ..Default::default()
+        }
     }
 
     #[test]

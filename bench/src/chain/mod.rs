@@ -58,7 +58,10 @@ impl Bucket {
     pub(crate) fn local(dir: &std::path::Path) -> Result<Bucket> {
         let store = LocalFileSystem::new_with_prefix(dir)
             .with_context(|| format!("opening {}", dir.display()))?;
-        Ok(Bucket { store: Arc::new(store), prefix: String::new() })
+        Ok(Bucket {
+            store: Arc::new(store),
+            prefix: String::new(),
+        })
     }
 
     /// A prefix of an S3 bucket; credentials from the environment.
@@ -70,7 +73,10 @@ impl Bucket {
             .with_bucket_name(bucket)
             .with_allow_http(true)
             .build()?;
-        Ok(Bucket { store: Arc::new(store), prefix: format!("{prefix}/") })
+        Ok(Bucket {
+            store: Arc::new(store),
+            prefix: format!("{prefix}/"),
+        })
     }
 
     /// Revisions that name files under `folder`, ascending.
@@ -80,7 +86,9 @@ impl Bucket {
         let mut named = BTreeMap::new();
         for object in objects {
             let name = object.location.filename().unwrap_or_default();
-            let revision = name.strip_suffix(".netsy").filter(|digits| digits.len() == 19);
+            let revision = name
+                .strip_suffix(".netsy")
+                .filter(|digits| digits.len() == 19);
             let revision = revision.and_then(|digits| digits.parse().ok());
             named.insert(
                 revision.with_context(|| format!("{} is no Revision", object.location))?,
@@ -115,7 +123,8 @@ impl Chain {
         }
         for (first, path) in listed.range(self.end + 1..) {
             let bytes = bucket.get(path).await?;
-            self.append(*first, &bytes).with_context(|| format!("in {path}"))?;
+            self.append(*first, &bytes)
+                .with_context(|| format!("in {path}"))?;
         }
         Ok(())
     }
@@ -142,15 +151,25 @@ impl Chain {
         }
         let snapshots = bucket.list("snapshots").await?;
         let Some((revision, path)) = snapshots.range(first - 1..).next() else {
-            bail!("the chain starts at {first}, and no Snapshot reaches {}", first - 1);
+            bail!(
+                "the chain starts at {first}, and no Snapshot reaches {}",
+                first - 1
+            );
         };
         let snapshot = file::read(&bucket.get(path).await?, FileKind::KindSnapshot)?;
         ensure!(
-            snapshot.records.windows(2).all(|pair| pair[0].revision < pair[1].revision),
+            snapshot
+                .records
+                .windows(2)
+                .all(|pair| pair[0].revision < pair[1].revision),
             "the Records of {path} do not ascend"
         );
         for record in snapshot.records {
-            ensure!(record.revision <= *revision, "{path} holds Record {}", record.revision);
+            ensure!(
+                record.revision <= *revision,
+                "{path} holds Record {}",
+                record.revision
+            );
             self.records.insert(record.revision, record);
         }
         self.end = first - 1;
@@ -172,7 +191,11 @@ impl Chain {
         );
         let mut epoch = self.records.get(&self.end).map_or(0, |record| record.epoch);
         for (record, revision) in chunk.records.into_iter().zip(first..) {
-            ensure!(record.revision == revision, "Record {} stands at {revision}", record.revision);
+            ensure!(
+                record.revision == revision,
+                "Record {} stands at {revision}",
+                record.revision
+            );
             ensure!(
                 record.epoch >= epoch,
                 "the epoch falls from {epoch} to {} at {revision}",
@@ -203,7 +226,10 @@ impl Chain {
     }
 
     fn epochs(&self) -> usize {
-        self.records.values().filter(|record| record.kind() == RecordKind::RecordEpoch).count()
+        self.records
+            .values()
+            .filter(|record| record.kind() == RecordKind::RecordEpoch)
+            .count()
     }
 }
 
@@ -213,7 +239,10 @@ mod tests {
     use super::*;
 
     fn opening(revision: i64, epoch: u64) -> Record {
-        Record { kind: RecordKind::RecordEpoch.into(), ..record(revision, epoch) }
+        Record {
+            kind: RecordKind::RecordEpoch.into(),
+            ..record(revision, epoch)
+        }
     }
 
     fn chain(chunks: &[(i64, Vec<Record>)]) -> Result<Chain> {
@@ -226,8 +255,10 @@ mod tests {
 
     #[test]
     fn a_chain_without_a_gap_is_good() {
-        let chunks =
-            [(1, vec![opening(1, 1), record(2, 1)]), (3, vec![record(3, 1), opening(4, 3)])];
+        let chunks = [
+            (1, vec![opening(1, 1), record(2, 1)]),
+            (3, vec![record(3, 1), opening(4, 3)]),
+        ];
         assert_eq!(chain(&chunks).unwrap().end, 4);
     }
 

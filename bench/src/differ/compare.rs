@@ -10,11 +10,23 @@ use crate::wire::{etcd, mvccpb};
 
 /// What is not compared, and why. Printed at the start of every run.
 pub(crate) const EXCUSED: &[(&str, &str)] = &[
-    ("header ids and raft_term", "another cluster has other ids, and Netsy has no Raft"),
+    (
+        "header ids and raft_term",
+        "another cluster has other ids, and Netsy has no Raft",
+    ),
     ("a lease id the server chose", "etcd draws it at random"),
-    ("leases never granted, and expiry", "Netsy's leases are synthetic (compatibility page)"),
-    ("order among equals of a sort by VERSION or VALUE", "etcd's sort is not stable"),
-    ("lease in keys_only answers", "etcd before 3.7 fills it in, later ones do not"),
+    (
+        "leases never granted, and expiry",
+        "Netsy's leases are synthetic (compatibility page)",
+    ),
+    (
+        "order among equals of a sort by VERSION or VALUE",
+        "etcd's sort is not stable",
+    ),
+    (
+        "lease in keys_only answers",
+        "etcd before 3.7 fills it in, later ones do not",
+    ),
     ("the header of Alarm answers", "etcd 3.4 sends none"),
     (
         "batching of watch events and headers of batches",
@@ -52,7 +64,9 @@ pub(crate) struct Reference {
 impl Reference {
     /// From the version in a Status answer.
     pub(crate) fn of(version: &str) -> Reference {
-        let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let mut parts = version
+            .split('.')
+            .map(|part| part.parse::<u32>().unwrap_or(0));
         let mut next = || parts.next().unwrap_or(0);
         let (line, patch) = ((next(), next()), next());
         let since = |fixed: &[((u32, u32), u32)]| {
@@ -78,7 +92,9 @@ pub(crate) fn agree(step: &Step, reference: &Answer, subject: &Answer) -> bool {
     }
     if let (Step::Txn(_), Answer::Refused(_, one), Answer::Refused(_, other)) =
         (step, reference, subject)
-        && [one, other].iter().all(|text| BRANCH_FAULTS.contains(&text.as_str()))
+        && [one, other]
+            .iter()
+            .all(|text| BRANCH_FAULTS.contains(&text.as_str()))
     {
         return true;
     }
@@ -86,8 +102,10 @@ pub(crate) fn agree(step: &Step, reference: &Answer, subject: &Answer) -> bool {
 }
 
 /// What is found wrong with a taken branch, once the compares are judged.
-const BRANCH_FAULTS: &[&str] =
-    &["etcdserver: key not found", "etcdserver: mvcc: required revision is a future revision"];
+const BRANCH_FAULTS: &[&str] = &[
+    "etcdserver: key not found",
+    "etcdserver: mvcc: required revision is a future revision",
+];
 
 /// The answer without what is excused.
 pub(crate) fn normal(step: &Step, answer: Answer) -> Answer {
@@ -103,18 +121,28 @@ pub(crate) fn normal(step: &Step, answer: Answer) -> Answer {
             }
             Answer::Grant(grant)
         }
-        (_, Answer::Alarm(alarm)) => Answer::Alarm(etcd::AlarmResponse { header: None, ..alarm }),
+        (_, Answer::Alarm(alarm)) => Answer::Alarm(etcd::AlarmResponse {
+            header: None,
+            ..alarm
+        }),
         (_, other) => other,
     }
 }
 
 fn normal_header(header: Option<etcd::ResponseHeader>) -> Option<etcd::ResponseHeader> {
-    header.map(|header| etcd::ResponseHeader { revision: header.revision, ..Default::default() })
+    header.map(|header| etcd::ResponseHeader {
+        revision: header.revision,
+        ..Default::default()
+    })
 }
 
 fn normal_txn(request: &etcd::TxnRequest, mut txn: etcd::TxnResponse) -> etcd::TxnResponse {
     txn.header = normal_header(txn.header);
-    let branch = if txn.succeeded { &request.success } else { &request.failure };
+    let branch = if txn.succeeded {
+        &request.success
+    } else {
+        &request.failure
+    };
     for (at, op) in txn.responses.iter_mut().enumerate() {
         let asked = branch.get(at).and_then(|op| op.request.as_ref());
         op.response = op.response.take().map(|response| match (response, asked) {
@@ -176,7 +204,8 @@ fn normal_ties(
         run.sort_by(|a, b| a.key.cmp(&b.key));
     }
     if cut && let Some(last) = runs.last_mut() {
-        last.iter_mut().for_each(|kv| *kv = mvccpb::KeyValue::default());
+        last.iter_mut()
+            .for_each(|kv| *kv = mvccpb::KeyValue::default());
     }
     runs.into_iter().flatten().collect()
 }
@@ -186,7 +215,11 @@ mod tests {
     use super::*;
 
     fn kv(key: &'static str, version: i64) -> mvccpb::KeyValue {
-        mvccpb::KeyValue { key: key.into(), version, ..Default::default() }
+        mvccpb::KeyValue {
+            key: key.into(),
+            version,
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -213,10 +246,19 @@ mod tests {
     #[test]
     fn a_field_that_differs_is_a_difference() {
         let step = Step::Range(etcd::RangeRequest::default());
-        let answer = |count| Answer::Range(etcd::RangeResponse { count, ..Default::default() });
+        let answer = |count| {
+            Answer::Range(etcd::RangeResponse {
+                count,
+                ..Default::default()
+            })
+        };
         assert!(agree(&step, &answer(1), &answer(1)));
         assert!(!agree(&step, &answer(1), &answer(2)));
         let refused = |text: &str| Answer::Refused(Code::InvalidArgument, text.to_owned());
-        assert!(!agree(&step, &refused("etcdserver: key is not provided"), &refused("no key")));
+        assert!(!agree(
+            &step,
+            &refused("etcdserver: key is not provided"),
+            &refused("no key")
+        ));
     }
 }

@@ -42,9 +42,14 @@ struct Log {
 impl Driven {
     pub(crate) fn new(client: Client) -> Driven {
         let log = Arc::new(Mutex::new(Log::default()));
-        let streams =
-            (0..STREAMS).map(|stream| open(stream, client.clone(), log.clone())).collect();
-        Driven { client, streams, log }
+        let streams = (0..STREAMS)
+            .map(|stream| open(stream, client.clone(), log.clone()))
+            .collect();
+        Driven {
+            client,
+            streams,
+            log,
+        }
     }
 
     /// Sends one step and waits for its answer.
@@ -93,7 +98,9 @@ impl Driven {
 
     fn ask(&self, stream: usize, request: RequestUnion) {
         // A stream that has ended has said so in its log.
-        let _ = self.streams[stream].send(etcd::WatchRequest { request_union: Some(request) });
+        let _ = self.streams[stream].send(etcd::WatchRequest {
+            request_union: Some(request),
+        });
     }
 
     /// Asks for progress until it is told: a server stays silent while a watch is catching up.
@@ -101,20 +108,31 @@ impl Driven {
         let heard = |log: &Log| log.progress.iter().filter(|(of, ..)| *of == stream).count();
         let before = self.read(heard);
         for _ in 0..8 {
-            self.ask(stream, RequestUnion::ProgressRequest(etcd::WatchProgressRequest {}));
-            if self.wait(Duration::from_millis(150), |log| heard(log) > before).await {
+            self.ask(
+                stream,
+                RequestUnion::ProgressRequest(etcd::WatchProgressRequest {}),
+            );
+            if self
+                .wait(Duration::from_millis(150), |log| heard(log) > before)
+                .await
+            {
                 break;
             }
         }
         self.read(|log| {
-            let mut of_stream = log.progress.iter().filter(|(of, ..)| *of == stream).skip(before);
+            let mut of_stream = log
+                .progress
+                .iter()
+                .filter(|(of, ..)| *of == stream)
+                .skip(before);
             of_stream.next().map(|(_, id, revision)| (*id, *revision))
         })
     }
 
     /// Waits until `count` creates and cancels have been answered in all; false if they are not in time.
     pub(crate) async fn replied(&self, count: usize) -> bool {
-        self.wait(Duration::from_secs(3), |log| log.replies >= count).await
+        self.wait(Duration::from_secs(3), |log| log.replies >= count)
+            .await
     }
 
     /// Creates and cancels answered so far.
@@ -172,7 +190,10 @@ fn open(
 
 impl Log {
     fn note(&mut self, stream: usize, id: i64, delivery: Delivery) {
-        self.deliveries.entry((stream, id)).or_default().push(delivery);
+        self.deliveries
+            .entry((stream, id))
+            .or_default()
+            .push(delivery);
     }
 
     fn take(&mut self, stream: usize, response: etcd::WatchResponse) {
@@ -181,7 +202,15 @@ impl Log {
         if response.canceled {
             let (created, compact_revision) = (response.created, response.compact_revision);
             let reason = response.cancel_reason;
-            self.note(stream, id, Delivery::Canceled { created, compact_revision, reason });
+            self.note(
+                stream,
+                id,
+                Delivery::Canceled {
+                    created,
+                    compact_revision,
+                    reason,
+                },
+            );
             self.replies += 1;
         } else if response.created {
             self.note(stream, id, Delivery::Created { revision: header });
@@ -196,7 +225,15 @@ impl Log {
                 self.note(stream, id, Delivery::Broken(broken));
             }
             let prev_kv = event.prev_kv;
-            self.note(stream, id, Delivery::Event { kind: event.r#type, kv, prev_kv });
+            self.note(
+                stream,
+                id,
+                Delivery::Event {
+                    kind: event.r#type,
+                    kv,
+                    prev_kv,
+                },
+            );
         }
     }
 }

@@ -59,7 +59,12 @@ pub(crate) struct Generator {
 
 impl Generator {
     pub(crate) fn new(seed: u64, reference: Reference) -> Generator {
-        Generator { dice: Dice::new(seed), reference, written: 0, next_lease: 1000 }
+        Generator {
+            dice: Dice::new(seed),
+            reference,
+            written: 0,
+            next_lease: 1000,
+        }
     }
 
     /// The next Step.
@@ -132,8 +137,16 @@ impl Generator {
 
     fn range(&mut self, known: &Known) -> etcd::RangeRequest {
         let key = self.key();
-        let mut sort_order = if self.dice.chance(65) { 0 } else { self.dice.below(3) as i32 };
-        let mut sort_target = if self.dice.chance(65) { 0 } else { self.dice.below(5) as i32 };
+        let mut sort_order = if self.dice.chance(65) {
+            0
+        } else {
+            self.dice.below(3) as i32
+        };
+        let mut sort_target = if self.dice.chance(65) {
+            0
+        } else {
+            self.dice.below(5) as i32
+        };
         if self.reference.sort_checked && self.dice.chance(1) {
             (sort_order, sort_target) = (self.dice.below(5) as i32, self.dice.below(8) as i32);
         }
@@ -172,13 +185,18 @@ impl Generator {
     /// Up to three reads and at most one mutation among them.
     fn branch(&mut self, known: &Known) -> Vec<etcd::RequestOp> {
         let reads = self.dice.weighted(&[45, 35, 15, 5]);
-        let mut ops: Vec<_> =
-            (0..reads).map(|_| Request::RequestRange(self.range(known))).collect();
+        let mut ops: Vec<_> = (0..reads)
+            .map(|_| Request::RequestRange(self.range(known)))
+            .collect();
         if self.dice.chance(65) {
             let mutation = self.mutation(known);
             ops.insert(self.dice.below(ops.len() as u64 + 1) as usize, mutation);
         }
-        ops.into_iter().map(|request| etcd::RequestOp { request: Some(request) }).collect()
+        ops.into_iter()
+            .map(|request| etcd::RequestOp {
+                request: Some(request),
+            })
+            .collect()
     }
 
     fn mutation(&mut self, known: &Known) -> Request {
@@ -192,13 +210,21 @@ impl Generator {
             });
         }
         let leased = !known.leases.is_empty() && self.dice.chance(20);
-        let lease = if leased { *self.dice.pick(&known.leases) } else { 0 };
+        let lease = if leased {
+            *self.dice.pick(&known.leases)
+        } else {
+            0
+        };
         let (ignore_value, ignore_lease) = (self.dice.chance(6), self.dice.chance(6));
         // Both together with what they replace are refused; that is drawn too, but seldom.
         let careless = self.dice.chance(10);
         Request::RequestPut(etcd::PutRequest {
             key,
-            value: if ignore_value && !careless { Bytes::new() } else { self.value(known) },
+            value: if ignore_value && !careless {
+                Bytes::new()
+            } else {
+                self.value(known)
+            },
             lease: if ignore_lease && !careless { 0 } else { lease },
             prev_kv,
             ignore_value,
@@ -208,15 +234,25 @@ impl Generator {
 
     fn compare(&mut self, known: &Known) -> etcd::Compare {
         let known_kv = if known.kvs.is_empty() || self.dice.chance(25) {
-            mvccpb::KeyValue { key: self.key(), ..Default::default() }
+            mvccpb::KeyValue {
+                key: self.key(),
+                ..Default::default()
+            }
         } else {
             self.dice.pick(&known.kvs).clone()
         };
-        let range_end =
-            if self.dice.chance(20) { self.range_end(&known_kv.key) } else { Bytes::new() };
+        let range_end = if self.dice.chance(20) {
+            self.range_end(&known_kv.key)
+        } else {
+            Bytes::new()
+        };
         let target = self.dice.below(5) as i32;
         let wrong_union = self.dice.chance(3);
-        let spoken = if wrong_union { self.dice.below(5) as i32 } else { target };
+        let spoken = if wrong_union {
+            self.dice.below(5) as i32
+        } else {
+            target
+        };
         let nudge = *self.dice.pick(&[0, 0, 0, 1, -1]);
         let union = match spoken {
             0 => TargetUnion::Version(known_kv.version + nudge),
@@ -243,7 +279,11 @@ impl Generator {
             _ => i64::MAX,
         };
         self.next_lease += 1;
-        let id = if self.dice.chance(50) { self.next_lease } else { 0 };
+        let id = if self.dice.chance(50) {
+            self.next_lease
+        } else {
+            0
+        };
         etcd::LeaseGrantRequest { ttl, id }
     }
 
@@ -267,7 +307,11 @@ impl Generator {
             progress_notify: self.dice.chance(20),
             filters,
             prev_kv: self.dice.chance(60),
-            watch_id: if self.dice.chance(75) { 0 } else { 1 + self.dice.below(6) as i64 },
+            watch_id: if self.dice.chance(75) {
+                0
+            } else {
+                1 + self.dice.below(6) as i64
+            },
             fragment: self.dice.chance(20),
         }
     }
@@ -290,13 +334,23 @@ impl Generator {
             0 => broken.push(etcd::RequestOp { request: None }),
             1 => {
                 let key = Bytes::from_static(b"k/1");
-                let put = etcd::PutRequest { key, ..Default::default() };
-                let put = etcd::RequestOp { request: Some(Request::RequestPut(put)) };
+                let put = etcd::PutRequest {
+                    key,
+                    ..Default::default()
+                };
+                let put = etcd::RequestOp {
+                    request: Some(Request::RequestPut(put)),
+                };
                 broken.extend([put.clone(), put]);
             }
             2 => {
-                let read = etcd::RangeRequest { key: b"a"[..].into(), ..Default::default() };
-                let read = etcd::RequestOp { request: Some(Request::RequestRange(read)) };
+                let read = etcd::RangeRequest {
+                    key: b"a"[..].into(),
+                    ..Default::default()
+                };
+                let read = etcd::RequestOp {
+                    request: Some(Request::RequestRange(read)),
+                };
                 broken.extend(vec![read; MAX_OPS + 1]);
             }
             3 => {
@@ -304,12 +358,21 @@ impl Generator {
                 txn.compare = vec![one; MAX_OPS + 1];
             }
             _ => {
-                let put = etcd::PutRequest { value: b"v"[..].into(), ..Default::default() };
-                broken.push(etcd::RequestOp { request: Some(Request::RequestPut(put)) });
+                let put = etcd::PutRequest {
+                    value: b"v"[..].into(),
+                    ..Default::default()
+                };
+                broken.push(etcd::RequestOp {
+                    request: Some(Request::RequestPut(put)),
+                });
             }
         }
         if !broken.is_empty() {
-            *(if taken { &mut txn.success } else { &mut txn.failure }) = broken;
+            *(if taken {
+                &mut txn.success
+            } else {
+                &mut txn.failure
+            }) = broken;
         }
         txn
     }
@@ -317,10 +380,21 @@ impl Generator {
     /// A Txn near the limit of 1.5 MiB, or beyond what a message may hold.
     fn large_txn(&mut self) -> etcd::TxnRequest {
         let limit = 1_572_864;
-        let length = *self.dice.pick(&[limit - 400, limit + 1, limit + 100_000, 2_200_000]);
+        let length = *self
+            .dice
+            .pick(&[limit - 400, limit + 1, limit + 100_000, 2_200_000]);
         let value = Bytes::from(vec![b'x'; length]);
-        let put = etcd::PutRequest { key: b"b"[..].into(), value, ..Default::default() };
-        let put = etcd::RequestOp { request: Some(Request::RequestPut(put)) };
-        etcd::TxnRequest { success: vec![put], ..Default::default() }
+        let put = etcd::PutRequest {
+            key: b"b"[..].into(),
+            value,
+            ..Default::default()
+        };
+        let put = etcd::RequestOp {
+            request: Some(Request::RequestPut(put)),
+        };
+        etcd::TxnRequest {
+            success: vec![put],
+            ..Default::default()
+        }
     }
 }

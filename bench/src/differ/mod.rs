@@ -79,24 +79,36 @@ impl Differ {
                 println!("seed {seed}: {} steps, no difference", steps.len());
                 continue;
             };
-            println!("seed {seed}: difference at step {}\n{difference}", difference.at);
+            println!(
+                "seed {seed}: difference at step {}\n{difference}",
+                difference.at
+            );
             found.push(self.explain(&kinds, seed, steps, difference).await?);
             if !self.keep_going {
                 break;
             }
         }
         if found.is_empty() {
-            println!("{} sequences of {} steps, no difference", self.sequences, self.steps);
+            println!(
+                "{} sequences of {} steps, no difference",
+                self.sequences, self.steps
+            );
             return Ok(());
         }
         bail!("differences found:\n{}", found.join("\n"))
     }
 
     fn kinds(&self) -> [Kind; 2] {
-        let reference = Kind::Etcd { binary: self.etcd.clone() };
+        let reference = Kind::Etcd {
+            binary: self.etcd.clone(),
+        };
         let subject = match &self.second_etcd {
-            Some(binary) => Kind::Etcd { binary: binary.clone() },
-            None => Kind::Dev { binary: self.netsy.clone() },
+            Some(binary) => Kind::Etcd {
+                binary: binary.clone(),
+            },
+            None => Kind::Dev {
+                binary: self.netsy.clone(),
+            },
         };
         [reference, subject]
     }
@@ -117,9 +129,9 @@ impl Differ {
             let step = generator.step(&known);
             steps.push(step.clone());
             match pair.step(at, &step).await? {
-                Ok(Answer::Grant(grant)) => {
-                    known.leases.extend((grant.id >= 1000 && asked_id(&step)).then_some(grant.id))
-                }
+                Ok(Answer::Grant(grant)) => known
+                    .leases
+                    .extend((grant.id >= 1000 && asked_id(&step)).then_some(grant.id)),
                 Ok(_) => {}
                 Err(difference) => return Ok((steps, Some(difference))),
             }
@@ -162,7 +174,10 @@ impl Differ {
     async fn replay(&self, kinds: &[Kind; 2], file: &PathBuf) -> Result<()> {
         let text =
             fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-        let steps = text.lines().map(Step::from_line).collect::<Result<Vec<_>>>()?;
+        let steps = text
+            .lines()
+            .map(Step::from_line)
+            .collect::<Result<Vec<_>>>()?;
         for step in &steps {
             println!("  {}", brief(step));
         }
@@ -185,7 +200,11 @@ fn brief(what: &impl std::fmt::Debug) -> String {
         let value = part.split_once(": ").map_or("", |(_, value)| value);
         matches!(value, "0" | "false" | "b\"\"" | "[]")
     };
-    let kept: Vec<String> = text.split(", ").filter(|part| !unset(part)).map(abridged).collect();
+    let kept: Vec<String> = text
+        .split(", ")
+        .filter(|part| !unset(part))
+        .map(abridged)
+        .collect();
     kept.join(", ")
 }
 

@@ -36,7 +36,11 @@ pub(crate) struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "  {}\n  reference: {}\n  subject:   {}", self.what, self.reference, self.subject)
+        write!(
+            f,
+            "  {}\n  reference: {}\n  subject:   {}",
+            self.what, self.reference, self.subject
+        )
     }
 }
 
@@ -64,20 +68,36 @@ impl Pair {
     /// The version the reference tells in Status.
     pub(crate) async fn reference_version(&self) -> Result<String> {
         let mut maintenance = self.servers[0].client()?.maintenance();
-        Ok(maintenance.status(etcd::StatusRequest {}).await?.into_inner().version)
+        Ok(maintenance
+            .status(etcd::StatusRequest {})
+            .await?
+            .into_inner()
+            .version)
     }
 
     /// Learns what the reference holds now.
     pub(crate) async fn look(&self, known: &mut Known) -> Result<()> {
         let all = Bytes::from_static(b"\0");
-        let request = etcd::RangeRequest { key: all.clone(), range_end: all, ..Default::default() };
+        let request = etcd::RangeRequest {
+            key: all.clone(),
+            range_end: all,
+            ..Default::default()
+        };
         let Answer::Range(range) = self.reference.apply(&Step::Range(request)).await else {
-            bail!("the reference does not answer: {}", self.servers[0].log_end());
+            bail!(
+                "the reference does not answer: {}",
+                self.servers[0].log_end()
+            );
         };
         known.revision = range.header.context("an answer without a header")?.revision;
         known.kvs = range.kvs;
-        known.watches =
-            self.reference.deliveries().keys().copied().filter(|(_, id)| *id >= 0).collect();
+        known.watches = self
+            .reference
+            .deliveries()
+            .keys()
+            .copied()
+            .filter(|(_, id)| *id >= 0)
+            .collect();
         Ok(())
     }
 
@@ -101,7 +121,10 @@ impl Pair {
                 at,
                 what: brief(step),
                 reference: brief(&reference),
-                subject: format!("the process ended with {status}:\n{}", self.servers[1].log_end()),
+                subject: format!(
+                    "the process ended with {status}:\n{}",
+                    self.servers[1].log_end()
+                ),
             }));
         }
         if !agree(step, &reference, &subject) {
@@ -135,7 +158,10 @@ impl Pair {
             _ => false,
         };
         if answered {
-            tokio::join!(self.reference.replied(before + 1), self.subject.replied(before + 1));
+            tokio::join!(
+                self.reference.replied(before + 1),
+                self.subject.replied(before + 1)
+            );
         }
     }
 
@@ -172,12 +198,18 @@ fn watch_difference(at: usize, reference: &Deliveries, subject: &Deliveries) -> 
     let watches = reference.keys().chain(subject.keys());
     for (stream, id) in watches {
         let key = &(*stream, *id);
-        let (right, got) =
-            (reference.get(key).unwrap_or(&empty), subject.get(key).unwrap_or(&empty));
+        let (right, got) = (
+            reference.get(key).unwrap_or(&empty),
+            subject.get(key).unwrap_or(&empty),
+        );
         if right == got {
             continue;
         }
-        let same = right.iter().zip(got).take_while(|(right, got)| right == got).count();
+        let same = right
+            .iter()
+            .zip(got)
+            .take_while(|(right, got)| right == got)
+            .count();
         return Difference {
             at,
             what: format!("watch {id} of stream {stream}, after {same} equal deliveries"),
@@ -186,5 +218,10 @@ fn watch_difference(at: usize, reference: &Deliveries, subject: &Deliveries) -> 
         };
     }
     let what = "watches that agree after all".to_owned();
-    Difference { at, what, reference: String::new(), subject: String::new() }
+    Difference {
+        at,
+        what,
+        reference: String::new(),
+        subject: String::new(),
+    }
 }

@@ -18,7 +18,10 @@ pub(crate) async fn shrink(
     budget: usize,
 ) -> Result<(Vec<Step>, Difference)> {
     let mut best = difference;
-    let mut replays = Replays { kinds, left: budget };
+    let mut replays = Replays {
+        kinds,
+        left: budget,
+    };
     steps.truncate(best.at + 1);
     let mut stretch = steps.len().div_ceil(2);
     while stretch > 0 && replays.left > 0 {
@@ -77,9 +80,11 @@ fn leases_are_granted(steps: &[Step]) -> bool {
             granted.push(grant.id);
             true
         }
-        Step::Txn(txn) => {
-            txn.success.iter().chain(&txn.failure).all(|op| granted.contains(&named(op)))
-        }
+        Step::Txn(txn) => txn
+            .success
+            .iter()
+            .chain(&txn.failure)
+            .all(|op| granted.contains(&named(op))),
         _ => true,
     })
 }

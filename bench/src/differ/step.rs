@@ -99,8 +99,11 @@ impl Step {
     pub(crate) fn from_line(line: &str) -> Result<Step> {
         let mut words = line.split(' ');
         let kind = words.next().unwrap_or_default();
-        let stream: usize =
-            words.next().unwrap_or_default().parse().context("the stream's number")?;
+        let stream: usize = words
+            .next()
+            .unwrap_or_default()
+            .parse()
+            .context("the stream's number")?;
         let bytes = unhex(words.next().unwrap_or_default())?;
         let bytes = &bytes[..];
         Ok(match kind {
@@ -129,7 +132,11 @@ impl Step {
                     watch_id: watch.watch_id,
                     ..Default::default()
                 };
-                if plain == *watch { Vec::new() } else { vec![Step::Watch(*stream, plain)] }
+                if plain == *watch {
+                    Vec::new()
+                } else {
+                    vec![Step::Watch(*stream, plain)]
+                }
             }
             _ => Vec::new(),
         }
@@ -213,6 +220,10 @@ mod tests {
     fn simpler_is_less() {
         let txn = put_if(&Bytes::from_static(b"k"), 3, Bytes::from_static(b"v"));
         assert_eq!(Step::Txn(txn).simpler().len(), 3);
-        assert!(Step::Range(etcd::RangeRequest::default()).simpler().is_empty());
+        assert!(
+            Step::Range(etcd::RangeRequest::default())
+                .simpler()
+                .is_empty()
+        );
     }
 }

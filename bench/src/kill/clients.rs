@@ -47,7 +47,10 @@ impl Shared {
 
     /// Notes a broken promise.
     pub(crate) fn accuse(&self, violation: Violation) {
-        self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
+        self.violations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(violation);
     }
 
     fn note(&self, tried: Try) {
@@ -114,7 +117,11 @@ impl Writer {
         if fresh {
             self.named += 1;
             let key = format!("{}/{}", self.name, self.named).into();
-            self.keys.push(Own { key, base: 0, value: None });
+            self.keys.push(Own {
+                key,
+                base: 0,
+                value: None,
+            });
         }
         let at = if fresh {
             self.keys.len() - 1
@@ -149,11 +156,20 @@ impl Writer {
             Ok(_) => Outcome::Refused,
             Err(_) => Outcome::Unknown,
         };
-        let content = Content { key: key.clone(), value: value.clone() };
-        self.shared.note(Try { content, base, outcome });
+        let content = Content {
+            key: key.clone(),
+            value: value.clone(),
+        };
+        self.shared.note(Try {
+            content,
+            base,
+            outcome,
+        });
         match outcome {
             Outcome::Acknowledged(revision) => {
-                self.shared.acknowledged.fetch_max(revision, Ordering::SeqCst);
+                self.shared
+                    .acknowledged
+                    .fetch_max(revision, Ordering::SeqCst);
                 if revision <= before {
                     self.shared.accuse(format!(
                         "a write was given Revision {revision}, and {before} was acknowledged before it began"
@@ -169,8 +185,9 @@ impl Writer {
             }
             Outcome::Refused => {
                 let key = String::from_utf8_lossy(&key).into_owned();
-                self.shared
-                    .accuse(format!("`{key}` was not at {base}, where its only writer left it"));
+                self.shared.accuse(format!(
+                    "`{key}` was not at {base}, where its only writer left it"
+                ));
                 self.keys.swap_remove(at);
             }
         }
@@ -182,7 +199,10 @@ impl Writer {
             return;
         };
         let answer = answer.into_inner();
-        let found = answer.kvs.first().map_or((0, None), |kv| (kv.mod_revision, Some(&kv.value)));
+        let found = answer
+            .kvs
+            .first()
+            .map_or((0, None), |kv| (kv.mod_revision, Some(&kv.value)));
         if found != (own.base, own.value.as_ref()) {
             let key = String::from_utf8_lossy(&own.key).into_owned();
             self.shared.accuse(format!(
@@ -196,9 +216,13 @@ impl Writer {
 /// Watches everything from `start` until the server is gone; whatever it is shown is a promise.
 pub(crate) fn watcher(client: Client, shared: Arc<Shared>, start: i64) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let create = etcd::WatchCreateRequest { start_revision: start, ..everything() };
-        let request =
-            etcd::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        let create = etcd::WatchCreateRequest {
+            start_revision: start,
+            ..everything()
+        };
+        let request = etcd::WatchRequest {
+            request_union: Some(RequestUnion::CreateRequest(create)),
+        };
         // The stream of requests stays open: its end would end the watch.
         let requests = futures::StreamExt::chain(
             tokio_stream::once(request),

@@ -87,7 +87,10 @@ impl Kill {
     pub(crate) async fn run(self) -> Result<()> {
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let temporary = tempfile::Builder::new().prefix("netsy-kill-").tempdir()?;
-        let dir = self.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+        let dir = self
+            .dir
+            .clone()
+            .unwrap_or_else(|| temporary.path().to_owned());
         std::fs::create_dir_all(&dir)?;
         println!(
             "seed {seed}, {} rounds, bucket {:?}, disk {:?}, in {}",
@@ -112,12 +115,23 @@ impl Trial {
             Place::Local => Placed::local(&dir)?,
             Place::S3 => Placed::s3(&format!("kill-{seed}"), &s3_endpoint()?)?,
         };
-        let snapshots =
-            format!("[snapshots]\nrecords = {}\ncheck_interval = \"500ms\"\n", options.snapshot);
+        let snapshots = format!(
+            "[snapshots]\nrecords = {}\ncheck_interval = \"500ms\"\n",
+            options.snapshot
+        );
         let kind = placed.serve(&options.netsy, &dir, port, &snapshots)?;
         let bucket = placed.bucket;
         let (dice, chain) = (Dice::new(seed), Chain::default());
-        Ok(Trial { options, dir, kind, port, bucket, dice, shared: Shared::new(), chain })
+        Ok(Trial {
+            options,
+            dir,
+            kind,
+            port,
+            bucket,
+            dice,
+            shared: Shared::new(),
+            chain,
+        })
     }
 
     async fn run(&mut self) -> Result<()> {
@@ -130,8 +144,9 @@ impl Trial {
             let ended = self.load(&mut server, round, replayed).await?;
             let chained = self.check_chain().await?;
             let disk = self.treat_disk()?;
-            let (acknowledged, unknown) =
-                self.shared.ledger(|ledger| (ledger.acknowledged, ledger.unknown));
+            let (acknowledged, unknown) = self
+                .shared
+                .ledger(|ledger| (ledger.acknowledged, ledger.unknown));
             println!(
                 "round {round:>3}: ready in {:>5} ms after {kills} kills while starting; {ended}; {acknowledged} \
                  acknowledged, {unknown} unknown so far; {chained}; {disk}",
@@ -161,7 +176,9 @@ impl Trial {
                 kills += 1;
                 continue;
             }
-            server.ready(Duration::from_secs(self.options.patience)).await?;
+            server
+                .ready(Duration::from_secs(self.options.patience))
+                .await?;
             return Ok((server, kills));
         }
     }
@@ -172,12 +189,20 @@ impl Trial {
         // What is new, and some of what was settled before it.
         let start = if whole { 1 } else { (settled - 500).max(1) };
         let mut ledger = self.shared.ledger(std::mem::take);
-        let replayed =
-            replay::replay(&server.client()?, &mut ledger, start, &format!("marker/{round}")).await;
+        let replayed = replay::replay(
+            &server.client()?,
+            &mut ledger,
+            start,
+            &format!("marker/{round}"),
+        )
+        .await;
         self.shared.ledger(|empty| *empty = ledger);
         let replayed = replayed?;
         self.judge(
-            &format!("after the start of round {round}, {} events", replayed.events),
+            &format!(
+                "after the start of round {round}, {} events",
+                replayed.events
+            ),
             replayed.violations,
         )?;
         Ok(replayed.end)
@@ -186,12 +211,21 @@ impl Trial {
     /// Puts load on the server and ends it. Returns how it ended, in words.
     async fn load(&mut self, server: &mut Server, round: u64, end: i64) -> Result<String> {
         self.shared.over.store(false, Ordering::SeqCst);
-        let tasks =
-            clients::writers(server, &self.shared, self.options.clients, round, &mut self.dice)?;
+        let tasks = clients::writers(
+            server,
+            &self.shared,
+            self.options.clients,
+            round,
+            &mut self.dice,
+        )?;
         let watcher = clients::watcher(server.client()?, self.shared.clone(), end + 1);
         let load = self.dice.below(self.options.longest);
         tokio::time::sleep(Duration::from_millis(load)).await;
-        ensure!(server.ended().is_none(), "the server ended by itself:\n{}", server.log_end());
+        ensure!(
+            server.ended().is_none(),
+            "the server ended by itself:\n{}",
+            server.log_end()
+        );
         let gentle = self.dice.chance(10);
         if gentle {
             let status = server.terminate(Duration::from_secs(40)).await?;
@@ -209,15 +243,25 @@ impl Trial {
         }
         watcher.abort();
         let violations = std::mem::take(
-            &mut *self.shared.violations.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+            &mut *self
+                .shared
+                .violations
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
         );
         self.judge(&format!("under the load of round {round}"), violations)?;
-        Ok(format!("{} after {load} ms", if gentle { "SIGTERM" } else { "kill -9" }))
+        Ok(format!(
+            "{} after {load} ms",
+            if gentle { "SIGTERM" } else { "kill -9" }
+        ))
     }
 
     /// Reads the bucket without the server: everything promised must be in the chain already.
     async fn check_chain(&mut self) -> Result<String> {
-        self.chain.extend(&self.bucket).await.context("the chain in the bucket")?;
+        self.chain
+            .extend(&self.bucket)
+            .await
+            .context("the chain in the bucket")?;
         let mut violations = Vec::new();
         self.shared.ledger(|ledger| {
             for (revision, content) in ledger.promised() {
@@ -239,7 +283,11 @@ impl Trial {
             }
         });
         self.judge("in the bucket, right after the kill", violations)?;
-        Ok(format!("chain to {} in {} Chunks", self.chain.end, self.chain.chunk_count()))
+        Ok(format!(
+            "chain to {} in {} Chunks",
+            self.chain.end,
+            self.chain.chunk_count()
+        ))
     }
 
     fn treat_disk(&mut self) -> Result<&'static str> {
@@ -260,7 +308,11 @@ impl Trial {
             return Ok(());
         }
         let shown: Vec<&str> = violations.iter().take(12).map(String::as_str).collect();
-        bail!("{} violations {when}:\n  {}", violations.len(), shown.join("\n  "));
+        bail!(
+            "{} violations {when}:\n  {}",
+            violations.len(),
+            shown.join("\n  ")
+        );
     }
 }
 

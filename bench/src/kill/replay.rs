@@ -59,13 +59,21 @@ pub(crate) async fn replay(
         violations.extend(flaws(event, ledger));
         let (revision, content) = content_of(event);
         let base = event.prev_kv.as_ref().map_or(0, |prev| prev.mod_revision);
-        events.push(Event { revision, content, base });
+        events.push(Event {
+            revision,
+            content,
+            base,
+        });
     }
     violations.extend(ledger.judge(start, end, &events));
     if start == 1 {
         violations.extend(compare_state(client, &raw, end).await?);
     }
-    Ok(Replayed { end, events: events.len(), violations })
+    Ok(Replayed {
+        end,
+        events: events.len(),
+        violations,
+    })
 }
 
 /// Creates the marker; trying again is safe, since each try has a name of its own.
@@ -73,7 +81,10 @@ async fn mark(client: &Client, ledger: &mut Ledger, marker: &str) -> Result<i64>
     let mut refusal = None;
     for number in 0..20 {
         let key: Bytes = format!("{marker}/{number}").into();
-        let content = Content { key: key.clone(), value: Some(key.clone()) };
+        let content = Content {
+            key: key.clone(),
+            value: Some(key.clone()),
+        };
         let answer = client.kv().txn(put_if(&key, 0, key.clone())).await;
         let outcome = match &answer {
             Ok(answer) if answer.get_ref().succeeded => {
@@ -82,7 +93,13 @@ async fn mark(client: &Client, ledger: &mut Ledger, marker: &str) -> Result<i64>
             Ok(_) => Outcome::Refused,
             Err(_) => Outcome::Unknown,
         };
-        ledger.note(Try { content, base: 0, outcome }).map_err(anyhow::Error::msg)?;
+        ledger
+            .note(Try {
+                content,
+                base: 0,
+                outcome,
+            })
+            .map_err(anyhow::Error::msg)?;
         match (outcome, answer) {
             (Outcome::Acknowledged(revision), _) => return Ok(revision),
             (_, Err(status)) => refusal = Some(status),
@@ -95,23 +112,37 @@ async fn mark(client: &Client, ledger: &mut Ledger, marker: &str) -> Result<i64>
 
 /// Every event from `start` through the one at `end`.
 async fn read_log(client: &Client, start: i64, end: i64) -> Result<Vec<mvccpb::Event>> {
-    let create = etcd::WatchCreateRequest { start_revision: start, ..everything() };
-    let request = etcd::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let create = etcd::WatchCreateRequest {
+        start_revision: start,
+        ..everything()
+    };
+    let request = etcd::WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(create)),
+    };
     let requests = futures::StreamExt::chain(
         tokio_stream::once(request),
         futures::stream::pending::<etcd::WatchRequest>(),
     );
     let mut watch = client.watch();
     let stream = tokio::time::timeout(PATIENCE, watch.watch(requests)).await;
-    let mut stream = stream.context("the watch was not opened in time")??.into_inner();
+    let mut stream = stream
+        .context("the watch was not opened in time")??
+        .into_inner();
     let mut events = Vec::new();
     loop {
         let response = tokio::time::timeout(PATIENCE, stream.message()).await;
         let response = response.context("the watch stood still before the marker")??;
         let response = response.context("the watch ended before the marker")?;
-        ensure!(!response.canceled, "the watch was cancelled: {}", response.cancel_reason);
+        ensure!(
+            !response.canceled,
+            "the watch was cancelled: {}",
+            response.cancel_reason
+        );
         events.extend(response.events);
-        if events.last().is_some_and(|event| content_of(event).0 >= end) {
+        if events
+            .last()
+            .is_some_and(|event| content_of(event).0 >= end)
+        {
             return Ok(events);
         }
     }
@@ -126,7 +157,9 @@ fn flaws(event: &mvccpb::Event, ledger: &Ledger) -> Option<Violation> {
         (Some(prev), Some(_)) => (prev.create_revision, prev.version + 1),
         (Some(_), None) => (0, 0),
         (None, None) => {
-            return Some(format!("the delete at {revision} tells nothing of what it deleted"));
+            return Some(format!(
+                "the delete at {revision} tells nothing of what it deleted"
+            ));
         }
     };
     if (kv.create_revision, kv.version) != expected {
@@ -136,7 +169,10 @@ fn flaws(event: &mvccpb::Event, ledger: &Ledger) -> Option<Violation> {
         ));
     }
     let prev = event.prev_kv.as_ref()?;
-    let before = Content { key: prev.key.clone(), value: Some(prev.value.clone()) };
+    let before = Content {
+        key: prev.key.clone(),
+        value: Some(prev.value.clone()),
+    };
     let held = ledger.shown_at(prev.mod_revision);
     if held.is_some_and(|held| *held != before) {
         return Some(format!(
@@ -173,15 +209,26 @@ async fn compare_state(
             ..Default::default()
         };
         let page = client.kv().range(page).await?.into_inner();
-        next = page.kvs.last().map_or_else(Bytes::new, |kv| [&kv.key[..], b"\0"].concat().into());
+        next = page
+            .kvs
+            .last()
+            .map_or_else(Bytes::new, |kv| [&kv.key[..], b"\0"].concat().into());
         held.extend(page.kvs.into_iter().map(|kv| (kv.key.clone(), kv)));
         if !page.more {
             break;
         }
     }
-    let differing = sum.keys().chain(held.keys()).find(|key| sum.get(*key) != held.get(*key));
+    let differing = sum
+        .keys()
+        .chain(held.keys())
+        .find(|key| sum.get(*key) != held.get(*key));
     Ok(differing
-        .map(|key| format!("`{}` is not what its events say", String::from_utf8_lossy(key)))
+        .map(|key| {
+            format!(
+                "`{}` is not what its events say",
+                String::from_utf8_lossy(key)
+            )
+        })
         .into_iter()
         .collect())
 }
