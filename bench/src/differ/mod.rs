@@ -4,9 +4,9 @@
 //! watches are compared as logs when both have gone quiet. A difference is shrunk by replaying less and
 //! less of the sequence on fresh servers, and the rest is printed and kept in a file for `--replay`.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fmt, fs};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -74,9 +74,9 @@ impl Differ {
         let first = self.seed.unwrap_or_else(fresh_seed);
         let mut found = Vec::new();
         for seed in first..first + self.sequences {
-            let (steps, difference) = self.sequence(&kinds, seed).await?;
+            let (steps, tally, difference) = self.sequence(&kinds, seed).await?;
             let Some(difference) = difference else {
-                println!("seed {seed}: {} steps, no difference", steps.len());
+                println!("seed {seed}: {} steps, no difference: {tally}", steps.len());
                 continue;
             };
             println!(
@@ -118,26 +118,29 @@ impl Differ {
         &self,
         kinds: &[Kind; 2],
         seed: u64,
-    ) -> Result<(Vec<Step>, Option<Difference>)> {
+    ) -> Result<(Vec<Step>, Tally, Option<Difference>)> {
         let mut pair = Pair::start(kinds).await?;
         let reference = Reference::of(&pair.reference_version().await?);
         let mut generator = Generator::new(Dice::new(seed).next(), reference);
         let mut known = Known::default();
-        let mut steps = Vec::new();
+        let (mut steps, mut tally) = (Vec::new(), Tally::default());
         for at in 0..self.steps {
             pair.look(&mut known).await?;
             let step = generator.step(&known);
             steps.push(step.clone());
-            match pair.step(at, &step).await? {
-                Ok(Answer::Grant(grant)) => known
-                    .leases
-                    .extend((grant.id >= 1000 && asked_id(&step)).then_some(grant.id)),
-                Ok(_) => {}
-                Err(difference) => return Ok((steps, Some(difference))),
+            let answer = match pair.step(at, &step).await? {
+                Ok(answer) => answer,
+                Err(difference) => return Ok((steps, tally, Some(difference))),
+            };
+            tally.count(&step, &answer);
+            if let (Step::Grant(asked), Answer::Grant(_)) = (&step, &answer) {
+                known.leases.extend((asked.id != 0).then_some(asked.id));
             }
         }
         let difference = pair.settle(self.steps).await.err();
-        Ok((steps, difference))
+        tally.revision = known.revision;
+        tally.events = pair.events();
+        Ok((steps, tally, difference))
     }
 
     /// Shrinks what was found and writes it to a file; returns a line that names it.
@@ -189,12 +192,55 @@ impl Differ {
     }
 }
 
-fn asked_id(step: &Step) -> bool {
-    matches!(step, Step::Grant(grant) if grant.id != 0)
+/// What a sequence was made of: a run that compares nothing but refusals would prove nothing.
+#[derive(Debug, Default)]
+struct Tally {
+    txns: u64,
+    succeeded: u64,
+    reads: u64,
+    found: u64,
+    refused: u64,
+    watches: u64,
+    events: usize,
+    revision: i64,
+}
+
+impl Tally {
+    fn count(&mut self, step: &Step, answer: &Answer) {
+        self.txns += u64::from(matches!(step, Step::Txn(_)));
+        self.watches += u64::from(matches!(step, Step::Watch(..)));
+        match answer {
+            Answer::Txn(txn) => self.succeeded += u64::from(txn.succeeded),
+            Answer::Range(range) => {
+                self.reads += 1;
+                self.found += range.kvs.len() as u64;
+            }
+            Answer::Refused(..) => self.refused += 1,
+            _ => {}
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} txns ({} succeeded), {} reads of {} keys, {} refusals, {} watches, {} events, to \
+             Revision {}",
+            self.txns,
+            self.succeeded,
+            self.reads,
+            self.found,
+            self.refused,
+            self.watches,
+            self.events,
+            self.revision
+        )
+    }
 }
 
 /// A step or an answer as one readable line: fields at their defaults are left out, long values abridged.
-fn brief(what: &impl std::fmt::Debug) -> String {
+fn brief(what: &impl fmt::Debug) -> String {
     let text = format!("{what:?}");
     let unset = |part: &str| {
         let value = part.split_once(": ").map_or("", |(_, value)| value);
