@@ -4,11 +4,11 @@
 //! watches are compared as logs when both have gone quiet. A difference is shrunk by replaying less and
 //! less of the sequence on fresh servers, and the rest is printed and kept in a file for `--replay`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, fs};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
 mod compare;
@@ -46,7 +46,7 @@ pub(crate) struct Differ {
     /// The first sequence's seed; drawn and printed by default.
     #[arg(long)]
     seed: Option<u64>,
-    /// Replay the steps of a file instead.
+    /// Replay the steps of a file, or of every file of a directory, instead.
     #[arg(long)]
     replay: Option<PathBuf>,
     /// Where a shrunk sequence is written.
@@ -174,20 +174,39 @@ impl Differ {
         ))
     }
 
-    async fn replay(&self, kinds: &[Kind; 2], file: &PathBuf) -> Result<()> {
-        let text =
-            fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-        let steps = text
-            .lines()
-            .map(Step::from_line)
-            .collect::<Result<Vec<_>>>()?;
-        for step in &steps {
-            println!("  {}", brief(step));
+    /// Replays a file of steps, or every file of a directory.
+    async fn replay(&self, kinds: &[Kind; 2], path: &Path) -> Result<()> {
+        let mut files = vec![path.to_owned()];
+        if path.is_dir() {
+            files = fs::read_dir(path)?
+                .map(|entry| Ok(entry?.path()))
+                .collect::<Result<_>>()?;
+            files.sort();
         }
-        match pair::replay(kinds, &steps).await? {
-            None => println!("{} steps, no difference", steps.len()),
-            Some(difference) => bail!("difference at step {}\n{difference}", difference.at),
+        let mut differing = 0;
+        for file in &files {
+            let text = fs::read_to_string(file);
+            let text = text.with_context(|| format!("reading {}", file.display()))?;
+            let steps = text
+                .lines()
+                .map(Step::from_line)
+                .collect::<Result<Vec<_>>>()?;
+            let Some(difference) = pair::replay(kinds, &steps).await? else {
+                println!("{}: {} steps, no difference", file.display(), steps.len());
+                continue;
+            };
+            differing += 1;
+            println!("{}: difference at step {}", file.display(), difference.at);
+            for step in &steps {
+                println!("  {}", brief(step));
+            }
+            println!("{difference}\n");
         }
+        ensure!(
+            differing == 0,
+            "{differing} of {} replays differ",
+            files.len()
+        );
         Ok(())
     }
 }
@@ -243,8 +262,11 @@ impl fmt::Display for Tally {
 fn brief(what: &impl fmt::Debug) -> String {
     let text = format!("{what:?}");
     let unset = |part: &str| {
-        let value = part.split_once(": ").map_or("", |(_, value)| value);
-        matches!(value, "0" | "false" | "b\"\"" | "[]")
+        let (name, value) = part.split_once(": ").unwrap_or_default();
+        let plain = name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        plain && matches!(value, "0" | "false" | "b\"\"" | "[]")
     };
     let kept: Vec<String> = text
         .split(", ")
