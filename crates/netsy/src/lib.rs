@@ -1,4 +1,20 @@
 //! How it is done: the rooms of the Netsy server, and `run`, which is handed its world.
 
+pub mod admin;
+pub mod api;
+pub mod bucket;
+pub mod config;
+pub mod datafile;
+pub mod driver;
+pub mod exit;
+pub mod greeting;
+pub mod http;
+mod run;
 pub mod standing;
+mod start;
+pub mod store;
+pub mod telemetry;
+pub mod tls;
 pub mod view;
+
+pub use run::{World, run, run_in};

@@ -109,6 +109,11 @@ pub enum Request {
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Revision, Refusal>>,
     },
+    /// The members as the Elector knows them. Asked where the Elector is another Node.
+    Members {
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Vec<Member>, Refusal>>,
+    },
 }
 
 /// A decided and committed Txn.
@@ -256,5 +261,20 @@ impl Handle {
         let revision = answer.await.unwrap_or(Err(Refusal::NoLeader))?;
         self.view.reached(revision).await;
         Ok(())
+    }
+    /// The members as the Elector knows them: its own list if this Node is the Elector, else asked for.
+    ///
+    /// # Errors
+    /// `NoLeader` or `Unavailable` when no Elector can be asked.
+    pub async fn members(&self) -> Result<Vec<Member>, Refusal> {
+        let standing = self.board.standing();
+        if standing.elector {
+            return Ok(standing.members.clone());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(Request::Members { reply })
+            .map_err(|_| Refusal::NoLeader)?;
+        answer.await.unwrap_or(Err(Refusal::NoLeader))
     }
 }

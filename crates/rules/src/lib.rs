@@ -10,8 +10,15 @@
 
 extern crate alloc;
 
+pub mod chain;
+pub mod elector;
 pub mod key;
+pub mod node;
+pub mod primary;
 pub mod record;
 pub mod refusal;
+pub mod register;
 pub mod revision;
+pub mod settings;
+pub mod step;
 pub mod txn;

@@ -4,6 +4,7 @@
 //! (epoch, revision) names exactly one content for ever. Nobody else does arithmetic on them.
 
 use core::fmt;
+use serde::{Deserialize, Serialize};
 
 /// A place in the log: 1 for the first Record, contiguous from there. 0 means "before everything".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +46,10 @@ impl fmt::Display for Revision {
 }
 
 /// The tenure of one Primary. 0 means "none yet".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct Epoch(pub u64);
 
 impl Epoch {

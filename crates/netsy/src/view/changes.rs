@@ -34,6 +34,15 @@ pub struct Change {
     pub prev: Option<KeyValue>,
 }
 
+impl Change {
+    /// Bytes it holds in memory, roughly.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let prev = self.prev.as_ref().map_or(0, |prev| prev.weight());
+        128 + self.key.len() + self.kv.weight() + prev
+    }
+}
+
 impl View {
     /// The first `max` visible Records in `(after, upto]` that are committed, ascending. Fewer than `max`
     /// means that everything up to `upto` (or the committed Revision, if that is lower) was covered.

@@ -10,14 +10,17 @@ mod chain;
 mod changes;
 mod index;
 mod keyvalue;
+mod mailbox;
 mod newest;
 mod query;
 mod range;
+mod ranges;
 mod recent;
 mod state;
 mod tally;
 #[cfg(test)]
 mod twins;
+pub mod watchers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,8 +32,10 @@ use tokio::sync::watch;
 
 pub use changes::Change;
 pub use keyvalue::KeyValue;
+pub use mailbox::{Batch, Bounds, Delivery};
 pub use query::{RangeAnswer, RangeQuery, SortOrder, SortTarget};
 use state::State;
+pub use watchers::Hub;
 
 /// Superseded versions dropped before readers are let in.
 const PRUNE_STRIDE: usize = if cfg!(test) { 2 } else { 256 };
@@ -55,6 +60,7 @@ pub trait Source: Send + Sync {
 pub struct View {
     state: RwLock<State>,
     committed: watch::Sender<Revision>,
+    hub: Arc<Hub>,
     source: Arc<dyn Source>,
 }
 
@@ -65,6 +71,7 @@ impl View {
         View {
             state: RwLock::new(State::new(budget_bytes)),
             committed: watch::Sender::new(Revision::ZERO),
+            hub: Arc::default(),
             source,
         }
     }
@@ -119,11 +126,22 @@ impl View {
             committed <= last,
             "releasing up to {committed}: the log ends at {last}"
         );
+        let gate = self.hub.gate();
         self.committed.send_if_modified(|shown| {
             let rises = committed > *shown;
             *shown = committed.max(*shown);
             rises
         });
+        gate.publish(committed, |after| {
+            let changes = self.changes(after, committed, watchers::ONE_RELEASE).ok()?;
+            (changes.len() < watchers::ONE_RELEASE).then_some(changes)
+        });
+    }
+
+    /// The hub of all watches.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// Raises the compaction floor: from now on Revisions below it cannot be read, and superseded versions

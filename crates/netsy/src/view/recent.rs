@@ -29,8 +29,7 @@ pub(super) struct Recent {
 
 impl Noted {
     fn weight(&self) -> usize {
-        let prev = self.change.prev.as_ref().map_or(0, |prev| prev.weight());
-        128 + self.change.key.len() + self.change.kv.weight() + prev
+        self.change.weight()
     }
 }
 

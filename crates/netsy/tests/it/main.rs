@@ -1,3 +1,11 @@
-//! All integration tests of Netsy, in one binary.
+//! Every integration test of the netsy crate, in one binary: linking is what tests wait for.
+#![allow(clippy::unwrap_used, missing_docs)]
 
+mod cli;
+mod contract;
+mod etcd;
+mod fake;
+mod operating;
+mod tidy;
+mod tls;
 mod view;

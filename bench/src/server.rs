@@ -1,0 +1,247 @@
+//! Servers under test: etcd or Netsy as a child process on loopback ports and a directory of its own.
+//!
+//! A Server dies with its handle. Its output goes to a file, the end of which is part of every error.
+//! CPU time and memory are read from /proc, so these tools run on Linux.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+
+use crate::wire::{Client, get};
+
+/// /proc counts CPU time in these, on every Linux we meet.
+const TICK_MICROS: u64 = 10_000;
+
+/// What to start, before it is started.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    /// One etcd, its data in `etcd` of its directory.
+    Etcd {
+        /// The binary.
+        binary: PathBuf,
+    },
+    /// `netsy dev`: the bucket and the Node's disk in its directory.
+    Dev {
+        /// The binary.
+        binary: PathBuf,
+    },
+    /// `netsy serve` with a configuration file written by the caller.
+    Serve {
+        /// The binary.
+        binary: PathBuf,
+        /// The file for `--config`.
+        config: PathBuf,
+        /// Variables for the process, the bucket's credentials among them.
+        env: Vec<(String, String)>,
+    },
+}
+
+impl Kind {
+    /// How tables call it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Kind::Etcd { .. } => "etcd",
+            Kind::Dev { .. } | Kind::Serve { .. } => "netsy",
+        }
+    }
+
+    fn command(&self, dir: &Path, port: u16) -> Result<Command> {
+        let mut command;
+        match self {
+            Kind::Etcd { binary } => {
+                let peer = format!("http://127.0.0.1:{}", free_port()?);
+                let client = format!("http://127.0.0.1:{port}");
+                command = Command::new(binary);
+                command
+                    .arg("--data-dir")
+                    .arg(dir.join("etcd"))
+                    .args(["--name", "peer"]);
+                command.args([
+                    "--listen-client-urls",
+                    &client,
+                    "--advertise-client-urls",
+                    &client,
+                ]);
+                command.args([
+                    "--listen-peer-urls",
+                    &peer,
+                    "--initial-advertise-peer-urls",
+                    &peer,
+                ]);
+                command.args(["--initial-cluster", &format!("peer={peer}")]);
+                command.args(["--quota-backend-bytes", "8589934592", "--log-level", "warn"]);
+            }
+            Kind::Dev { binary } => {
+                command = Command::new(binary);
+                command.args(["dev", "--listen", &format!("127.0.0.1:{port}")]);
+                command.arg("--dir").arg(dir);
+            }
+            Kind::Serve {
+                binary,
+                config,
+                env,
+            } => {
+                command = Command::new(binary);
+                command.arg("serve").arg("--config").arg(config);
+                command.envs(env.iter().map(|(name, value)| (name, value)));
+            }
+        }
+        Ok(command)
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    /// Where clients reach it.
+    pub(crate) endpoint: String,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts `kind` in `dir` (made if missing) on `port` and does not wait for it.
+    pub(crate) fn spawn(kind: &Kind, dir: &Path, port: u16) -> Result<Server> {
+        fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        let log = dir.join(format!("{}.log", kind.name()));
+        let output = File::options().create(true).append(true).open(&log)?;
+        let mut command = kind.command(dir, port)?;
+        // Only what the configuration says: our own variables are no settings of the server.
+        let ours = std::env::vars_os().map(|(name, _)| name);
+        for name in ours.filter(|name| name.as_encoded_bytes().starts_with(b"NETSY_")) {
+            command.env_remove(name);
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        let child = command
+            .spawn()
+            .with_context(|| format!("starting {command:?}"))?;
+        Ok(Server {
+            child,
+            endpoint: format!("http://127.0.0.1:{port}"),
+            log,
+        })
+    }
+
+    /// Starts `kind` on a free port and waits until it answers a linearizable read.
+    pub(crate) async fn start(kind: &Kind, dir: &Path, patience: Duration) -> Result<Server> {
+        let mut server = Server::spawn(kind, dir, free_port()?)?;
+        server.ready(patience).await?;
+        Ok(server)
+    }
+
+    /// Waits until a linearizable read is answered; an error if the process ends or patience does.
+    pub(crate) async fn ready(&mut self, patience: Duration) -> Result<()> {
+        let key = Bytes::from_static(b"health");
+        let deadline = Instant::now() + patience;
+        let mut why = "no answer".to_owned();
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                bail!(
+                    "the server ended with {status} before it was ready:\n{}",
+                    self.log_end()
+                );
+            }
+            let mut kv = Client::new(&self.endpoint)?.kv();
+            match tokio::time::timeout(Duration::from_secs(2), kv.range(get(&key))).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(status)) => why = format!("{:?} {}", status.code(), status.message()),
+                Err(_) => why = "a read that took 2 s".to_owned(),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bail!(
+            "the server was not ready after {patience:?} ({why}):\n{}",
+            self.log_end()
+        );
+    }
+
+    /// A new connection to it.
+    pub(crate) fn client(&self) -> Result<Client> {
+        Client::new(&self.endpoint)
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, then waits up to `patience` for the process to end.
+    pub(crate) async fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let pid = self.child.id().to_string();
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .context("sending SIGTERM")?;
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        bail!(
+            "the server still ran {patience:?} after SIGTERM:\n{}",
+            self.log_end()
+        );
+    }
+
+    /// Whether the process has ended by itself, and how.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// CPU time used so far, user and system, in microseconds.
+    pub(crate) fn cpu_micros(&self) -> u64 {
+        cpu_micros(&self.child.id().to_string())
+    }
+
+    /// Resident memory in KiB, 0 if it cannot be read.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let line = status.unwrap_or_default();
+        let resident = line.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        resident
+            .and_then(|kib| kib.trim().split(' ').next()?.parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// The end of what it printed.
+    pub(crate) fn log_end(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// CPU time of a process of /proc (`self` for this one) in microseconds, 0 if it cannot be read.
+pub(crate) fn cpu_micros(pid: &str) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    ticks
+        .filter_map(|ticks| ticks.parse::<u64>().ok())
+        .sum::<u64>()
+        * TICK_MICROS
+}
+
+/// A loopback port that was free a moment ago.
+pub(crate) fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
+    Ok(listener.local_addr()?.port())
+}

@@ -1,0 +1,374 @@
+//! A table from Effect to call: what the Node asks to be made true, and how its answer comes back.
+//!
+//! Nothing here decides. Bucket work runs as tasks; an upload is settled here, sending the same bytes until
+//! the slot is ours or somebody else's.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use parking_lot::Mutex;
+use rules::chain::{Found, first_difference};
+use rules::record::Record;
+use rules::register::{Held, Swapped, Version};
+use rules::revision::{Epoch, Revision};
+use rules::step::{Effect, Input};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::reads::Unconfirmed;
+use super::restore::is_damage;
+use super::{Driver, Ended, Event};
+use crate::bucket::{Bucket, Document, Slot, Swapped as Settled, Versioned};
+use crate::datafile::{Encoded, chunk, record};
+use crate::standing::now;
+use crate::store::Store;
+use rules::refusal::Refusal;
+
+/// How long to wait before a Chunk of unknown fate is sent again.
+const SETTLE_AGAIN: Duration = Duration::from_millis(100);
+/// The longest of those waits.
+const SETTLE_AGAIN_MAX: Duration = Duration::from_secs(2);
+
+impl Driver {
+    pub(super) fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::ReadLock => self.read_document(Document::Elector, Input::LockRead),
+            Effect::ReadRegister => self.read_document(Document::Primary, Input::RegisterRead),
+            Effect::SwapLock { expected, lock } => {
+                let mark = lock.mark.clone();
+                self.swap_document(Document::Elector, expected, &lock, mark, Input::LockSwapped);
+            }
+            Effect::SwapRegister { expected, register } => {
+                let mark = register.mark.clone();
+                info!(epoch = register.epoch.0, phase = ?register.phase, "writing the register");
+                self.swap_document(
+                    Document::Primary,
+                    expected,
+                    &register,
+                    mark,
+                    Input::RegisterSwapped,
+                );
+            }
+            Effect::Promise(epoch) => {
+                self.batch.promised = Some(epoch);
+                self.batch_urgent = true;
+            }
+            Effect::ReadSlot { slot, confirm } => self.read_slot(slot, confirm),
+            Effect::Upload {
+                first,
+                last,
+                opening,
+            } => self.upload(first, last, opening),
+            Effect::AbandonUpload => self.abandon_upload(),
+            Effect::Append(records) => records.into_iter().for_each(|record| self.take(record)),
+            Effect::Truncate(last) => self.truncate(last),
+            Effect::Durable(upto) => self.durable(upto),
+            Effect::Release(committed) => self.release(committed),
+            Effect::Lease(until) => self.board.set_lease(until),
+            Effect::FailPending => {
+                for waiting in self.waiting.drain(..) {
+                    let _ = waiting.reply.send(Err(Refusal::LeaderChanged));
+                }
+            }
+            Effect::Corrupt(reason) => {
+                error!(
+                    reason,
+                    "this node stops serving: its log and the bucket do not agree"
+                );
+            }
+            Effect::Refuse(reason) => self.ended = Some(Ended::Refused(reason)),
+            Effect::Closed => self.ended = Some(Ended::Closed),
+        }
+    }
+
+    /// Cuts the log: what waits for the disk goes first, so that the order stays.
+    fn truncate(&mut self, last: Revision) {
+        self.send_batch();
+        self.generation += 1;
+        self.view.truncate(last);
+        while self
+            .unsent
+            .back()
+            .is_some_and(|encoded| encoded.record.revision > last)
+        {
+            self.unsent.pop_back();
+        }
+        self.batch.truncate_above = Some(last);
+        self.batch_urgent = true;
+    }
+
+    /// The chain reaches further. Told to the disk with the next batch: it only saves reading again.
+    fn durable(&mut self, upto: Revision) {
+        while self
+            .unsent
+            .front()
+            .is_some_and(|encoded| encoded.record.revision <= upto)
+        {
+            self.unsent.pop_front();
+        }
+        self.upload = None;
+        self.batch.durable = Some(upto);
+        self.snapshots.reached(upto);
+    }
+
+    fn release(&mut self, committed: Revision) {
+        self.view.release(committed);
+        self.batch.committed = Some(committed);
+        self.metrics.committed_revision.set(committed.wire());
+        while self
+            .waiting
+            .front()
+            .is_some_and(|waiting| waiting.upto <= committed)
+        {
+            let Some(waiting) = self.waiting.pop_front() else {
+                break;
+            };
+            if waiting.outcome.assigned.is_some() {
+                let _ = waiting.reply.send(Ok(waiting.outcome));
+            } else {
+                self.confirm(Unconfirmed::Txn(waiting.outcome, waiting.reply));
+            }
+        }
+    }
+
+    fn spawn<F>(&self, work: impl FnOnce(Bucket) -> F)
+    where
+        F: Future<Output = Input> + Send + 'static,
+    {
+        let events = self.events.clone();
+        let work = work(self.bucket.clone());
+        self.runtime.spawn(async move {
+            let _ = events.send(Event::Input(work.await));
+        });
+    }
+
+    fn read_document<T: DeserializeOwned + Send + 'static>(
+        &self,
+        document: Document,
+        input: fn(Result<Option<Held<T>>, ()>) -> Input,
+    ) {
+        let versions = self.versions.clone();
+        self.spawn(|bucket| async move {
+            let name = document.location();
+            match bucket.read(&document).await {
+                Ok(found) => match found.map(|found| versions.hold(&name, found)).transpose() {
+                    Ok(held) => input(Ok(held)),
+                    Err(why) => Input::ChainDamaged(format!("read `{name}`: {why}")),
+                },
+                Err(failure) => {
+                    warn!(%failure, "could not read a document; trying again");
+                    input(Err(()))
+                }
+            }
+        });
+    }
+
+    fn swap_document<T: Serialize + DeserializeOwned + Send + 'static>(
+        &self,
+        document: Document,
+        expected: Option<Version>,
+        content: &T,
+        mark: String,
+        input: fn(Swapped<T>) -> Input,
+    ) {
+        let body = serde_json::to_vec_pretty(content).expect("plain structs always serialise");
+        let versions = self.versions.clone();
+        self.spawn(|bucket| async move {
+            let name = document.location();
+            let expected = expected.map(|version| versions.find(&name, &version));
+            match bucket
+                .swap(&document, expected.as_ref(), Bytes::from(body), &mark)
+                .await
+            {
+                Settled::Won(version) => input(Swapped::Won(versions.note(&name, &mark, version))),
+                Settled::Lost(found) => {
+                    match found.map(|found| versions.hold(&name, found)).transpose() {
+                        Ok(held) => input(Swapped::Lost(held)),
+                        Err(why) => Input::ChainDamaged(format!("read `{name}`: {why}")),
+                    }
+                }
+                Settled::Unknown(why) => {
+                    warn!(%why, "the outcome of a write is not known yet; sending it again");
+                    input(Swapped::Unknown)
+                }
+            }
+        });
+    }
+
+    fn read_slot(&self, slot: Revision, confirm: bool) {
+        let store = self.store.clone();
+        self.spawn(|bucket| async move {
+            match bucket.get_chunk(slot).await {
+                Ok(Some(chunk)) => compare(&store, slot, chunk.records),
+                Ok(None) if confirm => match bucket.list_chunks(slot).await {
+                    Ok(beyond) if beyond.iter().any(|first| *first > slot) => Input::FellBehind,
+                    Ok(beyond) if beyond.is_empty() => Input::SlotRead(slot, Ok(None)),
+                    Ok(_) | Err(_) => Input::SlotRead(slot, Err(())),
+                },
+                Ok(None) => Input::SlotRead(slot, Ok(None)),
+                Err(failure) if is_damage(&failure) => Input::ChainDamaged(failure.to_string()),
+                Err(failure) => {
+                    warn!(%failure, "could not read the tail slot; trying again");
+                    Input::SlotRead(slot, Err(()))
+                }
+            }
+        });
+    }
+
+    fn upload(&mut self, first: Revision, last: Revision, opening: Option<Record>) {
+        let mut records: Vec<Encoded> = Vec::new();
+        let mut bytes = 0;
+        for encoded in self
+            .unsent
+            .iter()
+            .take_while(|encoded| encoded.record.revision <= last)
+        {
+            bytes += encoded.bytes.len();
+            let full = bytes > self.chunk_bytes_max || records.len() >= self.chunk_records_max;
+            // A fence carries everything, however much it is.
+            if full && !records.is_empty() && opening.is_none() {
+                break;
+            }
+            records.push(encoded.clone());
+        }
+        records.extend(opening.map(|record| Encoded {
+            bytes: record::encode(&record),
+            record,
+        }));
+        let epoch = records
+            .last()
+            .map_or(Epoch::ZERO, |encoded| encoded.record.epoch);
+        let origin = self.origin(epoch);
+        self.metrics.chunk_records.observe(records.len() as f64);
+        self.upload_since = now();
+        let abandoned = CancellationToken::new();
+        self.upload = Some(abandoned.clone());
+        let metrics = Arc::clone(&self.metrics);
+        let settle = settle(self.bucket.clone(), first, origin, records, metrics);
+        let events = self.events.clone();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                input = settle => { let _ = events.send(Event::Input(input)); }
+                () = abandoned.cancelled() => {}
+            }
+        });
+    }
+
+    fn abandon_upload(&mut self) {
+        if let Some(upload) = self.upload.take() {
+            upload.cancel();
+        }
+    }
+}
+
+/// The store's own versions of documents, by the mark of their content: the rules only compare marks.
+#[derive(Clone, Default)]
+pub(super) struct Versions(Arc<Mutex<HashMap<Path, VecDeque<Noted>>>>);
+
+/// A version of one document.
+type Noted = (Arc<str>, crate::bucket::Version);
+
+/// How many versions of one document are remembered; the rules hold the newest, or the one before.
+const VERSIONS_MAX: usize = 16;
+
+impl Versions {
+    fn note(&self, name: &Path, mark: &str, version: crate::bucket::Version) -> Version {
+        let mark: Arc<str> = Arc::from(mark);
+        let mut known = self.0.lock();
+        let known = known.entry(name.clone()).or_default();
+        known.retain(|(noted, _)| *noted != mark);
+        known.push_back((Arc::clone(&mark), version));
+        if known.len() > VERSIONS_MAX {
+            known.pop_front();
+        }
+        Version(mark)
+    }
+
+    /// What was read, as the rules hold it.
+    fn hold<T: DeserializeOwned>(&self, name: &Path, found: Versioned) -> Result<Held<T>, String> {
+        let document = serde_json::from_slice(&found.body).map_err(|error| error.to_string())?;
+        let mark = found.mark().ok_or("it carries no mark")?.to_owned();
+        Ok(Held {
+            document,
+            version: self.note(name, &mark, found.version),
+        })
+    }
+
+    /// The store's version to name as a condition.
+    fn find(&self, name: &Path, version: &Version) -> crate::bucket::Version {
+        let known = self.0.lock();
+        let mut noted = known.get(name).into_iter().flatten();
+        let found = noted.find(|(mark, _)| *mark == version.0);
+        found
+            .expect("every version the rules hold was noted when it was read or won")
+            .1
+            .clone()
+    }
+}
+
+/// Sends one Chunk until its slot is settled.
+async fn settle(
+    bucket: Bucket,
+    first: Revision,
+    origin: crate::datafile::Origin,
+    records: Vec<Encoded>,
+    metrics: Arc<crate::telemetry::Metrics>,
+) -> Input {
+    let last = records
+        .last()
+        .map_or(first, |encoded| encoded.record.revision);
+    let bytes = chunk::encode(&origin, &records);
+    let mut pause = SETTLE_AGAIN;
+    loop {
+        let started = std::time::Instant::now();
+        let slot = bucket.put_chunk(first, bytes.clone(), &records).await;
+        let result = match &slot {
+            Slot::Won => "won",
+            Slot::Unknown(_) => "unknown",
+            Slot::Taken(_) | Slot::Damaged(_) => "lost",
+        };
+        metrics.bucket_wrote("chunk", result, started.elapsed(), bytes.len());
+        match slot {
+            Slot::Won => return Input::Uploaded(first, last),
+            Slot::Taken(_) => {
+                warn!(
+                    slot = first.0,
+                    "another node has extended the chain: the tail slot is taken"
+                );
+                return Input::SlotTaken(first);
+            }
+            Slot::Damaged(damaged) => return Input::ChainDamaged(damaged.to_string()),
+            Slot::Unknown(why) => {
+                warn!(slot = first.0, %why, "the fate of a chunk is not known yet; sending it again");
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(SETTLE_AGAIN_MAX);
+    }
+}
+
+/// A Chunk of the chain beside what the own disk holds at the same Revisions.
+fn compare(store: &Store, slot: Revision, chunk: Vec<Encoded>) -> Input {
+    let records: Vec<Record> = chunk.into_iter().map(|encoded| encoded.record).collect();
+    let last = records.last().map_or(slot, |record| record.revision);
+    let mut own = Vec::with_capacity(records.len());
+    let read = store.scan(slot.prev(), last, &mut |encoded| {
+        own.push(encoded.record);
+        std::ops::ControlFlow::Continue(())
+    });
+    match read {
+        Ok(()) => {
+            let differs = first_difference(&records, &own);
+            Input::SlotRead(slot, Ok(Some(Found { records, differs })))
+        }
+        Err(failure) => {
+            warn!(%failure, "could not read the local database beside the chain");
+            Input::SlotRead(slot, Err(()))
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! The driver: the one loop. Inputs in, `Node::step`, Effects out; the only room that sees all others.
+//!
+//! It runs on a thread of its own. Each turn drains everything that waits into one batch: Inputs are
+//! stepped, Txns are decided against the newest state and given Revisions, then the whole batch goes to the
+//! disk as one transaction and to the bucket as one Chunk, side by side. A reply leaves when everything it
+//! has seen is committed. Slow work (bucket, disk) runs elsewhere and comes back as an Input.
+
+mod effects;
+mod housekeeping;
+mod progress;
+mod publish;
+mod reads;
+mod registration;
+mod restore;
+mod snapshots;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rules::node::Node;
+use rules::primary::Tenure;
+use rules::refusal::Refusal;
+use rules::register::Register;
+use rules::revision::Revision;
+use rules::step::Input;
+use rules::txn::Txn;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+pub use registration::{Registered, Registration, check_cluster, register};
+pub use restore::{RestoreFailure, Restored, restore};
+pub use snapshots::SnapshotPolicy;
+
+use reads::Unconfirmed;
+
+use crate::bucket::Bucket;
+use crate::datafile::{Encoded, Origin, record};
+use crate::standing::{Board, Member, Outcome, Request, now};
+use crate::store::{Batch, Store};
+use crate::telemetry::Metrics;
+use crate::view::View;
+
+/// How often time itself is an Input.
+const TICK: Duration = Duration::from_millis(50);
+/// The most Requests taken into one batch.
+const BATCH_MAX: usize = 4096;
+
+/// What comes back to the loop from work done elsewhere.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An Input for the Node.
+    Input(Input),
+    /// The disk holds every Record up to here; ignored when the log was cut since.
+    Appended(u64, Revision),
+    /// The Elector's list of members.
+    Members(Vec<Member>),
+    /// What the register says, for reads that asked.
+    Confirmed(Option<Register>),
+    /// The disk refused a batch, or a read.
+    DiskLost(String),
+    /// The disk works again.
+    DiskBack,
+    /// The disk does not work yet.
+    DiskStillLost(String),
+}
+
+/// What the driver needs to run.
+pub struct Parts {
+    /// The Node, its log restored.
+    pub node: Node,
+    /// What readers see; holds the same log.
+    pub view: Arc<View>,
+    /// The own disk.
+    pub store: Store,
+    /// The bucket.
+    pub bucket: Bucket,
+    /// What the doors read.
+    pub board: Arc<Board>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The Records of the log beyond the chain, ascending.
+    pub tail: Vec<Encoded>,
+    /// Who this Node says it is.
+    pub registration: Registration,
+    /// The cluster's name.
+    pub cluster_id: String,
+    /// Caps of a Chunk.
+    pub chunk_bytes_max: usize,
+    /// Caps of a Chunk.
+    pub chunk_records_max: usize,
+    /// When to make Snapshots.
+    pub snapshots: SnapshotPolicy,
+    /// How long a bucket may stay silent before the Node calls itself Degraded.
+    pub silence_max: Duration,
+    /// The seconds an Elector is given before another takes over; only for the sentence to the operator.
+    pub elector_timeout: Duration,
+}
+
+/// Why the loop ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// Everything acknowledged is in the bucket and the documents are closed.
+    Closed,
+    /// It was time to leave before everything could be closed.
+    Abandoned,
+    /// This process must not run.
+    Refused(String),
+}
+
+struct Waiting {
+    upto: Revision,
+    outcome: Outcome,
+    reply: oneshot::Sender<Result<Outcome, Refusal>>,
+}
+
+pub(crate) struct Driver {
+    node: Node,
+    view: Arc<View>,
+    store: Store,
+    bucket: Bucket,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    registration: Registration,
+    cluster_id: String,
+    chunk_bytes_max: usize,
+    chunk_records_max: usize,
+    silence_max: Duration,
+    elector_timeout: Duration,
+    snapshots: snapshots::Snapshots,
+    runtime: tokio::runtime::Handle,
+    events: mpsc::UnboundedSender<Event>,
+    /// Records beyond the chain, ascending: what the next Chunks are made of.
+    unsent: VecDeque<Encoded>,
+    /// What this turn asks of the disk.
+    batch: Batch,
+    /// Whether the batch must be sent now, not with the next one.
+    batch_urgent: bool,
+    /// Raised when the log is cut: what was appended before does not count any more.
+    generation: u64,
+    waiting: VecDeque<Waiting>,
+    upload: Option<CancellationToken>,
+    upload_since: u64,
+    versions: effects::Versions,
+    reads: reads::Reads,
+    members: Vec<Member>,
+    members_at: u64,
+    disk_failed: bool,
+    recovering: bool,
+    disk_at: u64,
+    ended: Option<Ended>,
+}
+
+/// Runs the Node until it is closed, on the calling thread.
+///
+/// `requests` come from the doors, `close` asks for the end; after `grace` the loop leaves in any case.
+pub fn run(
+    parts: Parts,
+    runtime: tokio::runtime::Handle,
+    mut requests: mpsc::UnboundedReceiver<Request>,
+    close: CancellationToken,
+    grace: Duration,
+) -> Ended {
+    let (events, mut inbox) = mpsc::unbounded_channel();
+    let mut driver = Driver::new(parts, runtime, events);
+    let local = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a timer-only runtime needs nothing that can fail");
+    local.block_on(async move {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut asked = Vec::with_capacity(BATCH_MAX);
+        let mut came = Vec::with_capacity(BATCH_MAX);
+        let mut leave_at = None;
+        loop {
+            tokio::select! {
+                biased;
+                _ = inbox.recv_many(&mut came, BATCH_MAX) => {}
+                _ = requests.recv_many(&mut asked, BATCH_MAX) => {}
+                _ = ticks.tick() => came.push(Event::Input(Input::Tick)),
+                () = close.cancelled(), if leave_at.is_none() => {
+                    leave_at = Some(now() + u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+                    came.push(Event::Input(Input::Close));
+                }
+            }
+            while let Ok(request) = requests.try_recv() {
+                asked.push(request);
+                if asked.len() >= BATCH_MAX {
+                    break;
+                }
+            }
+            driver.turn(&mut came, &mut asked);
+            if let Some(ended) = driver.ended.take() {
+                return ended;
+            }
+            if leave_at.is_some_and(|at| now() >= at) {
+                return Ended::Abandoned;
+            }
+        }
+    })
+}
+
+impl Driver {
+    fn new(
+        parts: Parts,
+        runtime: tokio::runtime::Handle,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Driver {
+        Driver {
+            snapshots: snapshots::Snapshots::new(parts.snapshots),
+            node: parts.node,
+            view: parts.view,
+            store: parts.store,
+            bucket: parts.bucket,
+            board: parts.board,
+            metrics: parts.metrics,
+            registration: parts.registration,
+            cluster_id: parts.cluster_id,
+            chunk_bytes_max: parts.chunk_bytes_max,
+            chunk_records_max: parts.chunk_records_max,
+            silence_max: parts.silence_max,
+            elector_timeout: parts.elector_timeout,
+            runtime,
+            events,
+            unsent: parts.tail.into(),
+            batch: Batch::default(),
+            batch_urgent: false,
+            generation: 0,
+            waiting: VecDeque::new(),
+            upload: None,
+            upload_since: 0,
+            versions: effects::Versions::default(),
+            reads: reads::Reads::default(),
+            members: Vec::new(),
+            members_at: 0,
+            disk_failed: false,
+            recovering: false,
+            disk_at: 0,
+            ended: None,
+        }
+    }
+
+    /// One turn of the loop: everything that waits, decided and sent off as one batch.
+    fn turn(&mut self, came: &mut Vec<Event>, asked: &mut Vec<Request>) {
+        for event in came.drain(..) {
+            match event {
+                Event::Input(input) => {
+                    let ticks = matches!(input, Input::Tick);
+                    self.step(input);
+                    if ticks {
+                        self.housekeeping();
+                    }
+                }
+                Event::Appended(generation, upto) if generation == self.generation => {
+                    self.step(Input::Appended(upto));
+                }
+                Event::Appended(..) => {}
+                Event::Members(members) => self.members = members,
+                Event::Confirmed(register) => self.confirmed(register),
+                Event::DiskLost(why) => self.disk_lost(&why),
+                Event::DiskBack => self.disk_back(),
+                Event::DiskStillLost(why) => {
+                    self.recovering = false;
+                    tracing::debug!(why, "the local database does not work yet");
+                }
+            }
+        }
+        for request in asked.drain(..) {
+            match request {
+                Request::Txn { txn, reply } => self.txn(&txn, reply),
+                Request::Members { reply } => {
+                    let _ = reply.send(self.members_known());
+                }
+                Request::ReadIndex { reply } => {
+                    self.confirm(Unconfirmed::Index(self.node.log().committed, reply));
+                }
+            }
+        }
+        if let Some(effect) = self.node.flush() {
+            self.perform(effect);
+        }
+        self.send_batch();
+        self.publish();
+    }
+
+    fn step(&mut self, input: Input) {
+        let effects = self.node.step(now(), wall_clock(), input);
+        for effect in effects {
+            self.perform(effect);
+        }
+    }
+
+    fn txn(&mut self, txn: &Txn, reply: oneshot::Sender<Result<Outcome, Refusal>>) {
+        if !matches!(self.node.tenure(), Tenure::Active(_)) {
+            let _ = reply.send(Err(self.not_primary()));
+            return;
+        }
+        let decision = match txn.decide(&self.view.newest()) {
+            Ok(decision) => decision,
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal));
+                return;
+            }
+        };
+        let Some((_, change)) = &decision.change else {
+            return self.answer_unchanged(decision, reply);
+        };
+        match self.node.assign(change, wall_clock()) {
+            Ok(record) => {
+                let revision = record.revision;
+                self.take(record);
+                let outcome = Outcome {
+                    decision,
+                    assigned: Some(revision),
+                };
+                self.waiting.push_back(Waiting {
+                    upto: revision,
+                    outcome,
+                    reply,
+                });
+            }
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal));
+            }
+        }
+    }
+
+    /// A Txn that writes nothing answers when what it saw is committed, and only as a linearizable read.
+    fn answer_unchanged(
+        &mut self,
+        decision: rules::txn::Decision,
+        reply: oneshot::Sender<Result<Outcome, Refusal>>,
+    ) {
+        let upto = decision.base;
+        let outcome = Outcome {
+            decision,
+            assigned: None,
+        };
+        if upto > self.node.log().committed {
+            self.waiting.push_back(Waiting {
+                upto,
+                outcome,
+                reply,
+            });
+        } else {
+            self.confirm(Unconfirmed::Txn(outcome, reply));
+        }
+    }
+
+    /// Takes a new Record of the log: to the view, the disk's batch, and the next Chunk.
+    fn take(&mut self, record: rules::record::Record) {
+        let bytes = record::encode(&record);
+        self.view.append(&record);
+        self.snapshots.grew(bytes.len());
+        let encoded = Encoded { record, bytes };
+        self.unsent.push_back(encoded.clone());
+        self.batch.append.push(encoded);
+        self.batch_urgent = true;
+    }
+
+    /// Sends the turn's batch to the disk's thread.
+    fn send_batch(&mut self) {
+        if !std::mem::take(&mut self.batch_urgent) {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let events = self.events.clone();
+        let generation = self.generation;
+        let promised = batch.promised;
+        self.store.submit(
+            batch,
+            Box::new(move |done| {
+                let event = match done {
+                    Ok(upto) => {
+                        if let Some(epoch) = promised {
+                            let _ = events.send(Event::Input(Input::Promised(epoch)));
+                        }
+                        Event::Appended(generation, upto)
+                    }
+                    Err(failure) => Event::DiskLost(failure.to_string()),
+                };
+                let _ = events.send(event);
+            }),
+        );
+    }
+
+    fn origin(&self, epoch: rules::revision::Epoch) -> Origin {
+        Origin {
+            cluster_id: self.cluster_id.clone(),
+            node_id: self.registration.node_id.clone(),
+            epoch,
+            created_at: wall_clock(),
+        }
+    }
+}
+
+/// Wall-clock nanoseconds since 1970. Only ever written into Records and headers, never compared.
+fn wall_clock() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,98 @@
+//! Linearizable reads: what the Primary may say of the newest committed state, and when.
+//!
+//! While the read lease runs, at once. Without one (it lapsed, or `reads.lease` is off) a batch of reads is
+//! confirmed by one read of the register that *started after* they arrived and still names this process,
+//! Active, in its epoch: then no later Primary had acknowledged anything when they arrived.
+
+use rules::primary::Tenure;
+use rules::refusal::Refusal;
+use rules::register::{Phase, Register};
+use rules::revision::Revision;
+use tokio::sync::oneshot;
+
+use super::{Driver, Event};
+use crate::bucket::Document;
+use crate::standing::Outcome;
+
+/// A read that waits for its confirmation.
+pub(super) enum Unconfirmed {
+    /// May a read at this Revision be answered?
+    Index(Revision, oneshot::Sender<Result<Revision, Refusal>>),
+    /// May this Txn, which writes nothing, be answered?
+    Txn(Outcome, oneshot::Sender<Result<Outcome, Refusal>>),
+}
+
+/// Reads that wait: those a look at the register is under way for, and those that came since.
+#[derive(Default)]
+pub(super) struct Reads {
+    asking: Option<Vec<Unconfirmed>>,
+    next: Vec<Unconfirmed>,
+}
+
+impl Driver {
+    /// Answers `read` now if the lease runs, or when it is confirmed, or refuses it.
+    pub(super) fn confirm(&mut self, read: Unconfirmed) {
+        if self.board.has_lease() {
+            read.grant();
+        } else if matches!(self.node.tenure(), Tenure::Active(_)) {
+            self.reads.next.push(read);
+            self.ask();
+        } else {
+            read.refuse(self.not_primary());
+        }
+    }
+
+    fn ask(&mut self) {
+        if self.reads.asking.is_some() || self.reads.next.is_empty() {
+            return;
+        }
+        self.reads.asking = Some(std::mem::take(&mut self.reads.next));
+        let (bucket, events) = (self.bucket.clone(), self.events.clone());
+        self.runtime.spawn(async move {
+            let found = bucket.read(&Document::Primary).await.ok().flatten();
+            let register = found.and_then(|found| serde_json::from_slice(&found.body).ok());
+            let _ = events.send(Event::Confirmed(register));
+        });
+    }
+
+    /// The register was read: the reads it was asked for are answered, and the next ones asked for.
+    pub(super) fn confirmed(&mut self, register: Option<Register>) {
+        let holds = register.is_some_and(|register| {
+            register.phase == Phase::Active
+                && register.primary.as_ref() == Some(self.node.me())
+                && self.node.tenure() == Tenure::Active(register.epoch)
+        });
+        for read in self.reads.asking.take().into_iter().flatten() {
+            if holds {
+                read.grant();
+            } else {
+                read.refuse(self.not_primary());
+            }
+        }
+        self.ask();
+    }
+}
+
+impl Unconfirmed {
+    fn grant(self) {
+        match self {
+            Unconfirmed::Index(revision, reply) => {
+                let _ = reply.send(Ok(revision));
+            }
+            Unconfirmed::Txn(outcome, reply) => {
+                let _ = reply.send(Ok(outcome));
+            }
+        }
+    }
+
+    fn refuse(self, refusal: Refusal) {
+        match self {
+            Unconfirmed::Index(_, reply) => {
+                let _ = reply.send(Err(refusal));
+            }
+            Unconfirmed::Txn(_, reply) => {
+                let _ = reply.send(Err(refusal));
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Registration: a Node's own document under `nodes/`, and the Elector's `members.json`.
+//!
+//! A Node writes its registration by compare-and-swap at each start, with a `boot_seq` that only rises: a
+//! disk that finds a higher one there is an old copy, and the Node takes a new incarnation. Member ids are
+//! given by the Elector and never used twice. The existence of `members.json` marks an initialised cluster.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::bucket::{Bucket, Document, Swapped, fresh_mark};
+use crate::standing::Member;
+
+/// `nodes/{node_id}.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Raised by every swap.
+    #[serde(default)]
+    pub seq: u64,
+    /// Random, fresh at every swap.
+    #[serde(default)]
+    pub mark: String,
+    /// The Node's name.
+    pub node_id: String,
+    /// Its disk.
+    #[serde(default)]
+    pub incarnation: String,
+    /// How often this disk was started.
+    #[serde(default)]
+    pub boot_seq: u64,
+    /// The program's version.
+    #[serde(default)]
+    pub version: String,
+    /// Where clients reach the Node.
+    #[serde(default)]
+    pub client_urls: Vec<String>,
+    /// Where Nodes reach the Node.
+    #[serde(default)]
+    pub peer_urls: Vec<String>,
+}
+
+/// `members.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Members {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    mark: String,
+    cluster_id: String,
+    members: BTreeMap<String, u64>,
+}
+
+/// What came of registering.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// The registration stands.
+    Done,
+    /// The disk is an older copy of one that was started since: it needs a new incarnation.
+    OldDisk,
+}
+
+/// Checks that the bucket belongs to `cluster_id`, if it belongs to anybody yet.
+///
+/// # Errors
+/// A sentence: the bucket is another cluster's, unreadable, or its `members.json` is damaged.
+pub async fn check_cluster(bucket: &Bucket, cluster_id: &str) -> Result<(), String> {
+    let Some(members) = read_members(bucket).await? else {
+        return Ok(());
+    };
+    if members.cluster_id != cluster_id {
+        return Err(format!(
+            "the bucket belongs to cluster `{}`, and this node is configured for cluster `{cluster_id}`: \
+             use another bucket or prefix, or correct `cluster_id`",
+            members.cluster_id
+        ));
+    }
+    Ok(())
+}
+
+/// Writes this Node's registration.
+///
+/// # Errors
+/// A sentence, when the document is damaged.
+pub async fn register(bucket: &Bucket, own: &Registration) -> Result<Registered, String> {
+    let document = Document::Node(own.node_id.clone());
+    let name = document.location();
+    loop {
+        let found = bucket
+            .read(&document)
+            .await
+            .map_err(|failure| failure.to_string())?;
+        let before: Option<Registration> = found
+            .as_ref()
+            .map(|found| serde_json::from_slice(&found.body))
+            .transpose()
+            .map_err(|error| format!("read `{name}`: {error}"))?;
+        if before.as_ref().is_some_and(|before| {
+            before.incarnation == own.incarnation && before.boot_seq >= own.boot_seq
+        }) {
+            return Ok(Registered::OldDisk);
+        }
+        let next = Registration {
+            seq: before.map_or(0, |before| before.seq) + 1,
+            mark: fresh_mark(),
+            ..own.clone()
+        };
+        let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
+        let version = found.map(|found| found.version);
+        match bucket
+            .swap(&document, version.as_ref(), Bytes::from(body), &next.mark)
+            .await
+        {
+            Swapped::Won(_) => return Ok(Registered::Done),
+            Swapped::Lost(_) => return Ok(Registered::OldDisk),
+            Swapped::Unknown(why) => {
+                tracing::warn!(%why, "the outcome of registering is not known yet; looking again");
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                // Our own write may have landed: then what is read next is ours.
+                let now = bucket
+                    .read(&document)
+                    .await
+                    .map_err(|failure| failure.to_string())?;
+                let is_ours = now.is_some_and(|now| {
+                    serde_json::from_slice::<Registration>(&now.body)
+                        .is_ok_and(|now| now.mark == next.mark)
+                });
+                if is_ours {
+                    return Ok(Registered::Done);
+                }
+            }
+        }
+    }
+}
+
+async fn read_members(bucket: &Bucket) -> Result<Option<Members>, String> {
+    let document = Document::Members;
+    let name = document.location();
+    let found = bucket
+        .read(&document)
+        .await
+        .map_err(|failure| failure.to_string())?;
+    found
+        .map(|found| serde_json::from_slice(&found.body))
+        .transpose()
+        .map_err(|error| format!("read `{name}`: {error}"))
+}
+
+/// The Elector's duty: gives every registered Node a member id, and says who the members are.
+///
+/// # Errors
+/// A sentence. An unreadable registration is an error, not a smaller cluster.
+pub(crate) async fn tend_members(bucket: &Bucket, cluster_id: &str) -> Result<Vec<Member>, String> {
+    let mut nodes = Vec::new();
+    for node_id in bucket
+        .list_nodes()
+        .await
+        .map_err(|failure| failure.to_string())?
+    {
+        let document = Document::Node(node_id);
+        let name = document.location();
+        let found = bucket
+            .read(&document)
+            .await
+            .map_err(|failure| failure.to_string())?;
+        let Some(found) = found else { continue };
+        let node: Registration = serde_json::from_slice(&found.body)
+            .map_err(|error| format!("read `{name}`: {error}"))?;
+        nodes.push(node);
+    }
+    let document = Document::Members;
+    let name = document.location();
+    let found = bucket
+        .read(&document)
+        .await
+        .map_err(|failure| failure.to_string())?;
+    let before: Option<Members> = found
+        .as_ref()
+        .map(|found| serde_json::from_slice(&found.body))
+        .transpose()
+        .map_err(|error| format!("read `{name}`: {error}"))?;
+    let mut next = before.clone().unwrap_or_default();
+    cluster_id.clone_into(&mut next.cluster_id);
+    for node in &nodes {
+        let free = next.members.values().max().map_or(1, |highest| highest + 1);
+        next.members.entry(node.node_id.clone()).or_insert(free);
+    }
+    if before.as_ref() != Some(&next) {
+        next.seq += 1;
+        next.mark = fresh_mark();
+        let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
+        let version = found.map(|found| found.version);
+        match bucket
+            .swap(&document, version.as_ref(), Bytes::from(body), &next.mark)
+            .await
+        {
+            Swapped::Won(_) => {}
+            Swapped::Lost(_) => return Err(format!("`{name}` was changed meanwhile")),
+            Swapped::Unknown(why) => return Err(format!("write `{name}`: {why}")),
+        }
+    }
+    Ok(nodes
+        .into_iter()
+        .map(|node| Member {
+            member_id: next.members.get(&node.node_id).copied().unwrap_or(0),
+            name: node.node_id,
+            client_urls: node.client_urls,
+            peer_urls: node.peer_urls,
+        })
+        .collect())
+}

@@ -1,0 +1,321 @@
+//! Cold start: from what the disk and the bucket hold to a log that ends where the chain ends.
+//!
+//! The newest good Snapshot if the disk is empty or too far behind, then the Chunks of the chain in order,
+//! fetched side by side and verified; where the disk and the chain differ, the chain wins. Then one scan of
+//! the disk fills the view. A damaged or missing object is named, never skipped: a damaged Snapshot
+//! falls back to the one before, a hole in the chain refuses to start.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use rules::chain::{Found, Log, Verdict, first_difference, judge};
+use rules::record::Record;
+use rules::revision::{Epoch, Revision};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::progress::Progress;
+use crate::bucket::snapshots::Source as SnapshotSource;
+use crate::bucket::{self, Bucket};
+use crate::datafile::Encoded;
+use crate::datafile::chunk::Chunk;
+use crate::store::{self, Batch, Store};
+use crate::view::{Source, View};
+
+/// How many Chunks are fetched side by side.
+const PARALLEL: usize = 16;
+
+/// A Node ready to run.
+pub struct Restored {
+    /// The log, ending where disk and chain end.
+    pub log: Log,
+    /// The promise on disk.
+    pub promised: Epoch,
+    /// Records beyond the chain, ascending.
+    pub tail: Vec<Encoded>,
+    /// The view, holding the log.
+    pub view: Arc<View>,
+}
+
+/// Why a Node could not be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreFailure {
+    /// The bucket did not answer: try again.
+    #[error("restore from the bucket: {0}")]
+    Bucket(String),
+    /// The own disk failed.
+    #[error("restore: the local database failed: {0}")]
+    Disk(#[from] store::Failure),
+    /// An object is damaged or missing, or the disk and the chain contradict one another. Names it.
+    #[error("restore: {0}")]
+    Damaged(String),
+}
+
+impl From<bucket::Failure> for RestoreFailure {
+    fn from(failure: bucket::Failure) -> RestoreFailure {
+        if is_damage(&failure) {
+            RestoreFailure::Damaged(failure.to_string())
+        } else {
+            RestoreFailure::Bucket(failure.to_string())
+        }
+    }
+}
+
+/// Whether an object cannot be believed, so that asking again will not help.
+pub(super) fn is_damage(failure: &bucket::Failure) -> bool {
+    use bucket::Failure::{Damaged, Gap, Unreadable};
+    matches!(failure, Damaged { .. } | Gap { .. } | Unreadable { .. })
+}
+
+/// Restores the log into `store` and a fresh view over `source`.
+///
+/// # Errors
+/// See [`RestoreFailure`]. Nothing that was committed is lost by failing.
+pub async fn restore(
+    bucket: &Bucket,
+    store: &Store,
+    value_budget: usize,
+) -> Result<Restored, RestoreFailure> {
+    let mut restore = Restore {
+        bucket,
+        store,
+        progress: Progress::new(),
+    };
+    let meta = store.meta();
+    let mut log = Log {
+        last: meta.last,
+        appended: meta.last,
+        durable: meta.durable,
+        committed: meta.durable,
+        epochs: meta.epochs,
+    };
+    restore.find_start(&mut log).await?;
+    restore.read_chain(&mut log).await?;
+    if log.durable < meta.committed {
+        return Err(RestoreFailure::Damaged(format!(
+            "the chain in the bucket ends at revision {}, and this node's disk holds committed records \
+             up to {}: chunks were removed from the bucket; restore them, or start this node with an \
+             empty data directory to accept their loss",
+            log.durable, meta.committed
+        )));
+    }
+    log.committed = log.durable;
+    let (view, tail) = restore.fill_view(&log, value_budget)?;
+    restore.progress.done(log.last);
+    Ok(Restored {
+        log,
+        promised: meta.promised,
+        tail,
+        view,
+    })
+}
+
+struct Restore<'a> {
+    bucket: &'a Bucket,
+    store: &'a Store,
+    progress: Progress,
+}
+
+impl Restore<'_> {
+    /// Makes sure that the chain can be read on from the log: otherwise installs a Snapshot.
+    async fn find_start(&mut self, log: &mut Log) -> Result<(), RestoreFailure> {
+        let chunks = self.bucket.list_chunks(log.tail_slot()).await?;
+        let goes_on = chunks.first().is_none_or(|first| *first == log.tail_slot());
+        let mut snapshots = self.bucket.list_snapshots().await?;
+        snapshots.retain(|revision| *revision > log.durable);
+        let is_empty = log.last == Revision::ZERO;
+        if goes_on && (!is_empty || snapshots.is_empty()) {
+            return Ok(());
+        }
+        for revision in snapshots.iter().rev() {
+            info!(snapshot = revision.0, "restoring the snapshot");
+            match self.install(*revision).await {
+                Ok(installed) => {
+                    *log = installed;
+                    return Ok(());
+                }
+                Err(RestoreFailure::Damaged(why)) => {
+                    warn!(
+                        why,
+                        "the snapshot is damaged; falling back to the one before"
+                    );
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        if goes_on {
+            return Ok(());
+        }
+        Err(RestoreFailure::Damaged(format!(
+            "the bucket holds the chunk at revision {}, but neither the one at {} nor a good snapshot in \
+             between: restore the missing objects",
+            chunks.first().copied().unwrap_or_default(),
+            log.tail_slot()
+        )))
+    }
+
+    /// Streams a Snapshot onto the disk; it takes the log's place when all of it was good.
+    async fn install(&mut self, revision: Revision) -> Result<Log, RestoreFailure> {
+        let Some(mut snapshot) = self.bucket.restore(SnapshotSource::At(revision)).await? else {
+            return Err(RestoreFailure::Damaged(format!(
+                "snapshot {revision} is gone"
+            )));
+        };
+        let mut install = self.store.install()?;
+        while let Some(records) = snapshot.next().await? {
+            install.push(&records)?;
+            if let Some(last) = records.last() {
+                self.progress.reached(last.record.revision);
+            }
+        }
+        let summary = snapshot.finish()?;
+        if summary.last != revision {
+            return Err(RestoreFailure::Damaged(format!(
+                "snapshot {revision} ends at revision {}",
+                summary.last
+            )));
+        }
+        let meta = install.finish()?;
+        Ok(Log {
+            last: meta.last,
+            appended: meta.last,
+            durable: revision,
+            committed: revision,
+            epochs: meta.epochs,
+        })
+    }
+
+    /// Reads the chain from the tail slot to its end, Chunks fetched side by side and taken in order.
+    async fn read_chain(&mut self, log: &mut Log) -> Result<(), RestoreFailure> {
+        let mut chain = self.bucket.fetch_chunks(log.tail_slot(), PARALLEL);
+        let mut done = None;
+        while let Some(chunk) = chain.next().await {
+            done = Some(self.import(log, chunk?)?);
+            self.progress.reached(log.last);
+        }
+        if let Some(done) = done {
+            // The writer thread takes batches in order: when the last is done, all are.
+            let ended = |_| RestoreFailure::Disk(store::Failure::Closed);
+            done.await.map_err(ended)??;
+        }
+        log.appended = log.last;
+        Ok(())
+    }
+
+    /// Takes one Chunk of the chain into the log and onto the disk.
+    fn import(
+        &self,
+        log: &mut Log,
+        chunk: Chunk,
+    ) -> Result<oneshot::Receiver<Result<Revision, store::Failure>>, RestoreFailure> {
+        let first = log.tail_slot();
+        let records: Vec<Record> = chunk
+            .records
+            .iter()
+            .map(|encoded| encoded.record.clone())
+            .collect();
+        let last = records.last().map_or(first, |record| record.revision);
+        let mut own = Vec::new();
+        if log.last >= first {
+            self.store
+                .scan(first.prev(), last.min(log.last), &mut |encoded| {
+                    own.push(encoded.record);
+                    ControlFlow::Continue(())
+                })?;
+        }
+        let found = Found {
+            differs: first_difference(&records, &own),
+            records,
+        };
+        let mut batch = Batch {
+            durable: Some(last),
+            ..Batch::default()
+        };
+        match judge(log, &found) {
+            Verdict::Damaged(why) => {
+                return Err(RestoreFailure::Damaged(format!("chunk {first}: {why}")));
+            }
+            Verdict::Known => {}
+            Verdict::Import { keep } => {
+                if keep < log.last {
+                    log.truncate(keep);
+                    batch.truncate_above = Some(keep);
+                }
+                let fresh = chunk.records.into_iter();
+                batch.append = fresh
+                    .filter(|encoded| encoded.record.revision > keep)
+                    .collect();
+                for encoded in &batch.append {
+                    log.push(&encoded.record);
+                }
+            }
+        }
+        log.durable = last;
+        let (sender, receiver) = oneshot::channel();
+        self.store.submit(
+            batch,
+            Box::new(move |done| {
+                let _ = sender.send(done);
+            }),
+        );
+        Ok(receiver)
+    }
+
+    /// One scan of the disk fills the view; what lies beyond the chain is the tail.
+    fn fill_view(
+        &mut self,
+        log: &Log,
+        value_budget: usize,
+    ) -> Result<(Arc<View>, Vec<Encoded>), RestoreFailure> {
+        let view = Arc::new(View::new(
+            Arc::new(StoreSource(self.store.clone())),
+            value_budget,
+        ));
+        let mut tail = Vec::new();
+        self.store.scan(Revision::ZERO, log.last, &mut |encoded| {
+            view.load(&encoded.record);
+            if encoded.record.revision > log.durable {
+                tail.push(encoded);
+            }
+            ControlFlow::Continue(())
+        })?;
+        if view.last() != log.last {
+            return Err(RestoreFailure::Damaged(format!(
+                "the local database ends at revision {}, not at {}",
+                view.last(),
+                log.last
+            )));
+        }
+        view.release(log.committed);
+        Ok((view, tail))
+    }
+}
+
+/// The own disk as the view's source of what it does not hold in memory.
+struct StoreSource(Store);
+
+impl Source for StoreSource {
+    fn records(&self, revisions: &[Revision]) -> Result<Vec<Record>, String> {
+        let found = self
+            .0
+            .get_many(revisions)
+            .map_err(|failure| failure.to_string())?;
+        Ok(found.into_iter().map(|encoded| encoded.record).collect())
+    }
+
+    fn history(&self, after: Revision, upto: Revision, max: usize) -> Result<Vec<Record>, String> {
+        let mut records = Vec::new();
+        let scanned = self.0.scan(after, upto, &mut |encoded| {
+            records.push(encoded.record);
+            if records.len() >= max {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        scanned
+            .map(|()| records)
+            .map_err(|failure| failure.to_string())
+    }
+}

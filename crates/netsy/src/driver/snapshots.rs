@@ -1,0 +1,291 @@
+//! Snapshots: when the Primary makes one, and what may be cleaned up after it.
+//!
+//! A Snapshot is made at the end of a Chunk of the chain, streamed from the disk, read back and verified.
+//! Only then may Chunks go: those at or below the older of the two newest verified Snapshots, once they
+//! are older than the retention period; never the newest Chunk, one that holds an epoch Record, or the one
+//! just before such a one, because these are the slots a sleeping Primary could still hit. Each clean-up reads
+//! the register first, and stops if it names another epoch: what it deletes was in the chain before any
+//! later Primary looked for the chain's end.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rules::primary::Tenure;
+use rules::register::Register;
+use rules::revision::{Epoch, Revision};
+use tracing::{info, warn};
+
+use super::Driver;
+use crate::bucket::{Bucket, Document};
+use crate::datafile::{Origin, snapshot};
+use crate::standing::now;
+use crate::store::Store;
+
+/// When to make Snapshots. The first limit that is reached makes one.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotPolicy {
+    /// Records since the last one; 0 is off.
+    pub records: u64,
+    /// Bytes of Records since the last one; 0 is off.
+    pub bytes: u64,
+    /// Age of the last one, if anything was written since; zero is off.
+    pub age: Duration,
+    /// How long what a Snapshot replaces is kept.
+    pub retention: Duration,
+    /// How often it is looked whether one is due.
+    pub check_interval: Duration,
+}
+
+/// What the driver knows of its Snapshots.
+pub(super) struct Snapshots {
+    policy: SnapshotPolicy,
+    /// The end of the newest Chunk of the chain.
+    end: Revision,
+    /// The Revision of the newest Snapshot asked for in this life.
+    last: Revision,
+    last_at: u64,
+    looked_at: u64,
+    bytes: u64,
+    running: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Snapshots {
+    pub(super) fn new(policy: SnapshotPolicy) -> Snapshots {
+        Snapshots {
+            policy,
+            end: Revision::ZERO,
+            last: Revision::ZERO,
+            last_at: now(),
+            looked_at: now(),
+            bytes: 0,
+            running: std::sync::Arc::default(),
+        }
+    }
+
+    /// The chain reaches further.
+    pub(super) fn reached(&mut self, end: Revision) {
+        self.end = end;
+    }
+
+    /// Records went into the log.
+    pub(super) fn grew(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    fn is_due(&self) -> bool {
+        let age = self.policy.age.as_millis() as u64;
+        let records = self.end.since(self.last);
+        records > 0
+            && ((self.policy.records > 0 && records >= self.policy.records)
+                || (self.policy.bytes > 0 && self.bytes >= self.policy.bytes)
+                || (age > 0 && now().saturating_sub(self.last_at) >= age))
+    }
+}
+
+impl Driver {
+    /// Makes a Snapshot if one is due and this Node may.
+    pub(super) fn tend_snapshots(&mut self) {
+        let every = self.snapshots.policy.check_interval.as_millis() as u64;
+        if now() < self.snapshots.looked_at + every {
+            return;
+        }
+        self.snapshots.looked_at = now();
+        let Tenure::Active(epoch) = self.node.tenure() else {
+            return;
+        };
+        let running = std::sync::Arc::clone(&self.snapshots.running);
+        if !self.snapshots.is_due() || running.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            return;
+        }
+        let revision = self.snapshots.end;
+        self.snapshots.last = revision;
+        self.snapshots.last_at = now();
+        self.snapshots.bytes = 0;
+        let work = Work {
+            bucket: self.bucket.clone(),
+            store: self.store.clone(),
+            origin: self.origin(epoch),
+            retention: self.snapshots.policy.retention,
+        };
+        let metrics = std::sync::Arc::clone(&self.metrics);
+        self.runtime.spawn(async move {
+            let began = std::time::Instant::now();
+            match work.make(revision, epoch).await {
+                Ok(deleted) => {
+                    metrics.snapshots.ok();
+                    metrics
+                        .snapshot_seconds
+                        .observe(began.elapsed().as_secs_f64());
+                    metrics.snapshot_revision.set(revision.wire());
+                    info!(
+                        revision = revision.0,
+                        deleted, "made and verified a snapshot"
+                    );
+                }
+                Err(why) => {
+                    metrics.snapshots.failed();
+                    warn!(
+                        revision = revision.0,
+                        why, "could not make a snapshot; the next one may"
+                    );
+                }
+            }
+            running.store(false, std::sync::atomic::Ordering::SeqCst);
+        });
+    }
+}
+
+struct Work {
+    bucket: Bucket,
+    store: Store,
+    origin: Origin,
+    retention: Duration,
+}
+
+impl Work {
+    /// Makes the Snapshot, verifies it, and cleans up. Returns how many objects were deleted.
+    async fn make(&self, revision: Revision, epoch: Epoch) -> Result<usize, String> {
+        if !self.is_ours(epoch).await? {
+            return Err("the register names another epoch".to_owned());
+        }
+        self.upload(revision).await?;
+        self.clean_up(epoch).await
+    }
+
+    async fn is_ours(&self, epoch: Epoch) -> Result<bool, String> {
+        let document = Document::Primary;
+        let name = document.location();
+        let found = self
+            .bucket
+            .read(&document)
+            .await
+            .map_err(|failure| failure.to_string())?;
+        let Some(found) = found else { return Ok(false) };
+        let register: Register = serde_json::from_slice(&found.body)
+            .map_err(|error| format!("read `{name}`: {error}"))?;
+        Ok(register.epoch == epoch)
+    }
+
+    /// Streams everything up to `revision` from the disk into the bucket, where it is read back.
+    async fn upload(&self, revision: Revision) -> Result<(), String> {
+        let (sender, receiver) = tokio::sync::mpsc::channel(4);
+        let (store, origin) = (self.store.clone(), self.origin.clone());
+        let encoding = tokio::task::spawn_blocking(move || {
+            if let Err(why) = encode(&store, origin, revision, &sender) {
+                let _ = sender.blocking_send(Err(why));
+            }
+        });
+        let pieces = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let put = self.bucket.put_snapshot(revision, pieces).await;
+        encoding.await.map_err(|error| error.to_string())?;
+        let summary = put.map_err(|failure| failure.to_string())?;
+        if summary.last != revision {
+            return Err(format!(
+                "the snapshot read back ends at revision {}",
+                summary.last
+            ));
+        }
+        Ok(())
+    }
+
+    async fn clean_up(&self, epoch: Epoch) -> Result<usize, String> {
+        let text = |failure: crate::bucket::Failure| failure.to_string();
+        let snapshots = self.bucket.list_snapshots().await.map_err(text)?;
+        let chunks = self
+            .bucket
+            .list_chunks(Revision::ZERO)
+            .await
+            .map_err(text)?;
+        // Read after the lists: whoever is named later reads a chain that reaches beyond all of these.
+        if !self.is_ours(epoch).await? {
+            return Err("the register names another epoch".to_owned());
+        }
+        let mut deleted = 0;
+        let Some(older) = snapshots.iter().rev().nth(1).copied() else {
+            return Ok(0);
+        };
+        let epochs = self.store.meta().epochs;
+        let opens = |from: Revision, before: Revision| {
+            epochs
+                .iter()
+                .any(|(_, opened)| *opened >= from && *opened < before)
+        };
+        for (index, first) in chunks.iter().enumerate() {
+            // A chunk ends just below the next one; the newest chunk has none, and stays.
+            let Some(next) = chunks.get(index + 1) else {
+                break;
+            };
+            let after = chunks.get(index + 2).copied().unwrap_or(Revision(u64::MAX));
+            let covered = next.prev() <= older && self.is_expired(*first)?;
+            if covered && !opens(*first, *next) && !opens(*next, after) {
+                self.bucket.delete_chunks(&[*first]).await.map_err(text)?;
+                deleted += 1;
+            }
+        }
+        Ok(deleted)
+    }
+}
+
+impl Work {
+    /// Whether the Record is older than the retention period, or compacted. Its wall clock is good enough:
+    /// retention is for people, not for safety.
+    fn is_expired(&self, revision: Revision) -> Result<bool, String> {
+        let found = self
+            .store
+            .get(revision)
+            .map_err(|failure| failure.to_string())?;
+        let now = super::wall_clock();
+        let retention = i64::try_from(self.retention.as_nanos()).unwrap_or(i64::MAX);
+        Ok(found.is_none_or(|encoded| now.saturating_sub(encoded.record.created_at) >= retention))
+    }
+}
+
+/// Bytes of Records encoded before they are sent on.
+const PIECE: usize = 1 << 20;
+
+/// Encodes everything on disk up to `revision`, piece by piece.
+fn encode(
+    store: &Store,
+    origin: Origin,
+    revision: Revision,
+    pieces: &tokio::sync::mpsc::Sender<Result<Bytes, String>>,
+) -> Result<(), String> {
+    let text = |failure: crate::store::Failure| failure.to_string();
+    let (mut count, mut first) = (0, Revision::ZERO);
+    store
+        .scan(Revision::ZERO, revision, &mut |encoded| {
+            if count == 0 {
+                first = encoded.record.revision;
+            }
+            count += 1;
+            ControlFlow::Continue(())
+        })
+        .map_err(text)?;
+    let mut encoder = snapshot::Encoder::new(origin, count, first);
+    let (mut gone, mut pushed) = (false, 0);
+    store
+        .scan(Revision::ZERO, revision, &mut |encoded| {
+            encoder.push(&encoded);
+            pushed += encoded.bytes.len();
+            if pushed < PIECE {
+                return ControlFlow::Continue(());
+            }
+            pushed = 0;
+            gone = pieces.blocking_send(Ok(encoder.take())).is_err();
+            if gone {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+        .map_err(text)?;
+    if gone {
+        return Ok(());
+    }
+    let rest = encoder
+        .finish()
+        .map_err(|malformed| malformed.to_string())?;
+    let _ = pieces.blocking_send(Ok(rest));
+    Ok(())
+}

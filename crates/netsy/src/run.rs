@@ -1,0 +1,310 @@
+//! `run`: one Node from start to end, handed its whole world by the configuration.
+//!
+//! The health port opens first; then the disk and the bucket are taken in hand, the Node registers, the log
+//! is restored, the driver starts on its own thread, and the etcd door opens. Closing goes the other way.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rules::node::Node;
+use rules::register::Identity;
+use rules::revision::Epoch;
+use rules::settings::Settings;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::bucket::{self, Bucket};
+use crate::config::Config;
+use crate::driver::{self, Ended, Parts, Registration};
+use crate::exit::RunError;
+use crate::standing::{Board, Handle, HealthState, PrimaryState, Standing};
+use crate::start::{Started, start};
+use crate::telemetry::Metrics;
+use crate::tls::Tls;
+use crate::{api, http};
+
+/// How often it is looked whether the Node is ready to be announced.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long the bucket may hold up the newest Chunk before the Node calls itself Degraded.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// Everything a Node meets that is not arithmetic. Tests hand in listeners on port 0 and their own weather.
+pub struct World {
+    /// The permanent store; `None` opens the one the configuration names.
+    pub bucket: Option<Bucket>,
+    /// Where etcd clients come in.
+    pub clients: TcpListener,
+    /// Where health and metrics are served.
+    pub health: TcpListener,
+    /// What to say once on standard output when the Node is ready.
+    pub greets: bool,
+}
+
+impl World {
+    /// The world as the configuration names it.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on.
+    pub async fn open(config: &Config) -> Result<World, RunError> {
+        let clients = listen(config.client.listen, "client port", "client.listen").await?;
+        let health = listen(config.http.listen, "health port", "http.listen").await?;
+        Ok(World {
+            bucket: None,
+            clients,
+            health,
+            greets: true,
+        })
+    }
+}
+
+/// Runs a Node in the world its configuration names, until `shutdown`; see [`run_in`].
+///
+/// # Errors
+/// Why the Node could not start or go on, and what to do.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let world = World::open(&config).await?;
+    run_in(config, world, shutdown).await
+}
+
+/// Runs a Node until `shutdown`, and then until every acknowledged write is in the bucket.
+///
+/// # Errors
+/// Why the Node could not start or go on, and what to do.
+pub async fn run_in(
+    config: Config,
+    world: World,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    bucket::install_crypto();
+    let board = Board::new(unknown_standing(&config));
+    let api_metrics = api::Metrics::default();
+    let metrics = Metrics::new(&config.cluster_id, &config.node_id, |registry| {
+        api_metrics.register(registry);
+    });
+    let tls = Tls::open(&config.client).map_err(|error| {
+        RunError::setup(
+            "open the client port",
+            error,
+            "`netsy certs` makes working files",
+        )
+    })?;
+    let bound = world.clients.local_addr().unwrap_or(config.client.listen);
+    let health_bound = world.health.local_addr().unwrap_or(config.http.listen);
+    let closed = CancellationToken::new();
+    let health = tokio::spawn(http::serve(
+        world.health,
+        http::Health {
+            board: Arc::clone(&board),
+            metrics: Arc::clone(&metrics),
+        },
+        closed.clone(),
+    ));
+    let registration = registration(&config, bound);
+    let started = tokio::select! {
+        started = start(&config, world.bucket, &registration) => started,
+        () = shutdown.cancelled() => {
+            closed.cancel();
+            return Ok(());
+        }
+    };
+    let greeting = crate::greeting::ready(&config, bound, health_bound);
+    let greeter = world
+        .greets
+        .then(|| tokio::spawn(greet(Arc::clone(&board), greeting)));
+    let result = match started {
+        Ok(started) => {
+            let clients = world.clients;
+            let doors = Doors {
+                board,
+                metrics,
+                api_metrics,
+                tls,
+                clients,
+            };
+            serve(&config, started, registration, doors, shutdown).await
+        }
+        Err(error) => Err(error),
+    };
+    if let Some(greeter) = greeter {
+        greeter.abort();
+    }
+    closed.cancel();
+    let _ = health.await;
+    result
+}
+
+/// Says once, on standard output, that the Node is ready.
+async fn greet(board: Arc<Board>, greeting: String) {
+    while board.standing().health != HealthState::Healthy {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    // Nobody there to read is no error.
+    let _ = out
+        .write_all(greeting.as_bytes())
+        .and_then(|()| out.flush());
+}
+
+fn unknown_standing(config: &Config) -> Standing {
+    Standing {
+        node_id: config.node_id.clone(),
+        cluster_id: config.cluster_id.clone(),
+        member_id: 0,
+        health: HealthState::Loading,
+        reason: Some("restoring the log".to_owned()),
+        primary_state: PrimaryState::Replica,
+        epoch: Epoch::ZERO,
+        leader: 0,
+        leader_name: None,
+        elector: false,
+        members: Vec::new(),
+    }
+}
+
+async fn listen(address: SocketAddr, what: &str, key: &str) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        RunError::failed(
+            format!("open the {what} on `{address}`"),
+            error,
+            format!("stop what uses the address, or choose another with `{key}`"),
+        )
+    })
+}
+
+fn registration(config: &Config, bound: SocketAddr) -> Registration {
+    Registration {
+        seq: 0,
+        mark: String::new(),
+        node_id: config.node_id.clone(),
+        incarnation: String::new(),
+        boot_seq: 0,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        client_urls: config.client.urls(bound),
+        peer_urls: config.client.urls(bound),
+    }
+}
+
+/// What the outside sees of a Node.
+struct Doors {
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    api_metrics: api::Metrics,
+    tls: Option<Arc<Tls>>,
+    clients: TcpListener,
+}
+
+/// Runs the driver and the door until one of them ends or `shutdown` comes.
+async fn serve(
+    config: &Config,
+    started: Started,
+    registration: Registration,
+    doors: Doors,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let Doors {
+        board,
+        metrics,
+        api_metrics,
+        tls,
+        clients,
+    } = doors;
+    let settings = settings(config);
+    let closing = CancellationToken::new();
+    let view = Arc::clone(&started.restored.view);
+    let (handle, requests) = Handle::new(view, Arc::clone(&board), closing.clone());
+    let identity = Identity {
+        node_id: config.node_id.clone(),
+        incarnation: started.incarnation,
+        boot: bucket::fresh_mark(),
+    };
+    let seed = u64::from_str_radix(&bucket::fresh_mark()[..16], 16).unwrap_or(1);
+    let restored = started.restored;
+    let address = registration.peer_urls.first().cloned().unwrap_or_default();
+    let reloads = Arc::clone(&metrics);
+    let parts = Parts {
+        node: Node::new(
+            identity,
+            settings,
+            restored.log,
+            restored.promised,
+            address,
+            seed,
+        ),
+        view: restored.view,
+        store: started.store,
+        bucket: started.bucket,
+        board,
+        metrics,
+        tail: restored.tail,
+        registration,
+        cluster_id: config.cluster_id.clone(),
+        chunk_bytes_max: usize::try_from(config.chunks.max_bytes).unwrap_or(usize::MAX),
+        chunk_records_max: usize::try_from(config.chunks.max_records).unwrap_or(usize::MAX),
+        snapshots: driver::SnapshotPolicy {
+            records: config.snapshots.records.unwrap_or(0),
+            bytes: config.snapshots.bytes.unwrap_or(0),
+            age: config.snapshots.age.unwrap_or_default(),
+            retention: config.snapshots.retention,
+            check_interval: config.snapshots.check_interval,
+        },
+        silence_max: SILENCE_MAX,
+        elector_timeout: config.elector.timeout,
+    };
+    let mut limits = api::Limits::default();
+    limits.watch.progress_every = config.watch.progress_interval;
+    let acceptor = tls.as_ref().map(|tls| tls.shared());
+    let reload = tls.map(|tls| {
+        tokio::spawn(tls.reload_when_changed(crate::tls::RELOAD_EVERY, reloads, closing.clone()))
+    });
+    let door = tokio::spawn(api::serve(clients, acceptor, handle, limits, api_metrics));
+    let runtime = tokio::runtime::Handle::current();
+    let grace = config.limits.drain_timeout;
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("driver".to_owned())
+        .spawn(move || {
+            let _ = sender.send(driver::run(parts, runtime, requests, shutdown, grace));
+        });
+    thread
+        .map_err(|error| RunError::failed("start the driver", error, "see the process limits"))?;
+    let ended = ended.await;
+    closing.cancel();
+    if let Some(reload) = reload {
+        reload.abort();
+    }
+    let _ = door.await;
+    end(ended.ok(), grace)
+}
+
+fn settings(config: &Config) -> Settings {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Settings {
+        renew_interval: ms(config.elector.renew_interval),
+        elector_timeout: ms(config.elector.timeout),
+        margin: ms(config.elector.timeout) / 6,
+        primary_timeout: ms(config.elector.primary_timeout),
+        lease: config.reads.lease.map_or(0, ms),
+        pending_max: config.limits.pending_writes,
+        ..Settings::default()
+    }
+}
+
+fn end(ended: Option<Ended>, grace: Duration) -> Result<(), RunError> {
+    match ended {
+        Some(Ended::Closed) => {
+            info!("every acknowledged write is in the bucket; closed");
+            Ok(())
+        }
+        Some(Ended::Abandoned) => Err(RunError::failed(
+            "make every write durable before the end",
+            format!("it took longer than {}", humantime::format_duration(grace)),
+            "acknowledged writes are safe; the next start goes on from the bucket",
+        )),
+        Some(Ended::Refused(why)) => Err(RunError::failed("run this node", why, "see the log")),
+        // The driver panicked: a fault of ours. Die, and come back by the ordinary cold start.
+        None => std::process::exit(crate::exit::FAULT),
+    }
+}

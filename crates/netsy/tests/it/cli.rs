@@ -1,0 +1,317 @@
+//! The `netsy` command as a user meets it: what it prints, and the code it ends with.
+//! Each test runs the built binary, in a directory and with an environment of its own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// `netsy` with these arguments and no variables of ours.
+fn netsy(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_netsy"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("NETSY_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args);
+    command
+}
+
+fn ended(mut command: Command) -> (i32, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn last_line(text: &str) -> &str {
+    text.lines().last().unwrap_or("")
+}
+
+#[test]
+fn version_is_printed() {
+    let expected = concat!("netsy ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
+    assert_eq!(
+        ended(netsy(&["version"])),
+        (0, expected.clone(), String::new())
+    );
+    assert_eq!(ended(netsy(&["--version"])), (0, expected, String::new()));
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2() {
+    for args in [
+        &[][..],
+        &["sing"],
+        &["serve", "--elector-timeuot", "5s"],
+        &["certs"],
+    ] {
+        assert_eq!(ended(netsy(args)).0, 2, "{args:?}");
+    }
+    let (_, _, said) = ended(netsy(&["serve", "--elector-timeuot", "5s"]));
+    assert!(said.contains("--elector-timeout"), "{said}");
+}
+
+#[test]
+fn every_setting_is_a_flag_unless_it_is_secret() {
+    let (code, help, _) = ended(netsy(&["serve", "--help"]));
+    assert_eq!(code, 0);
+    for setting in netsy::config::settings::SETTINGS {
+        let listed = help.contains(&format!("--{} <VALUE>", setting.flag()));
+        assert_eq!(
+            listed,
+            !setting.key.contains("access_key"),
+            "{}",
+            setting.key
+        );
+    }
+}
+
+#[test]
+fn config_check_says_ok_or_every_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("netsy.toml");
+    let name = file.to_str().unwrap();
+    std::fs::write(
+        &file,
+        "cluster_id = \"prod\"\nnode_id = \"n1\"\n[bucket]\nurl = \"s3://stuff\"\n",
+    )
+    .unwrap();
+    let ok = format!("{name}: ok; Node `n1` of cluster `prod`, bucket s3://stuff\n");
+    assert_eq!(
+        ended(netsy(&["config", "check", name])),
+        (0, ok, String::new())
+    );
+
+    std::fs::write(
+        &file,
+        "cluster_id = \"Prod\"\nnode = \"n1\"\n[bucket]\nurl = \"s3://stuff\"\n",
+    )
+    .unwrap();
+    let (code, out, said) = ended(netsy(&["config", "check", name]));
+    assert_eq!((code, out.as_str()), (2, ""));
+    let expected = format!(
+        "{name}:1: `cluster_id` wants 1 to 32 of a-z, 0-9 and single hyphens between them, not `Prod`\n\
+         {name}:2: `node` is no setting; did you mean `node_id`?\n\
+         configuration: `node_id` is missing; set it in the file, or as `NETSY_NODE_ID`, or with `--node-id`\n\
+         netsy: check the configuration in `{name}`: there are 3 mistakes, see above; correct it and try again\n"
+    );
+    assert_eq!(said, expected);
+
+    let mut command = netsy(&["config", "check", name]);
+    command
+        .env("NETSY_NODE_ID", "n1")
+        .env("NETSY_NODE_IDD", "n1");
+    let (code, _, said) = ended(command);
+    assert_eq!(code, 2);
+    assert!(
+        said.contains(
+            "NETSY_NODE_IDD: no setting has this variable; did you mean `NETSY_NODE_ID`?"
+        ),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let (code, _, said) = ended(netsy(&["serve", "--config", "/nowhere/netsy.toml"]));
+    assert_eq!(code, 2);
+    assert_eq!(
+        last_line(&said),
+        "netsy: read the configuration from `/nowhere/netsy.toml`: No such file or directory (os error 2); give the \
+         path of a readable netsy.toml"
+    );
+}
+
+#[test]
+fn dev_refuses_to_be_reachable() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = netsy(&["dev", "--listen", "0.0.0.0:0"]);
+    command.current_dir(dir.path());
+    let (code, _, said) = ended(command);
+    assert_eq!(code, 2);
+    assert!(
+        said.starts_with(
+            "--listen: `netsy dev` has no TLS and binds loopback only, not `0.0.0.0:0`;"
+        ),
+        "{said}"
+    );
+    assert!(
+        last_line(&said).starts_with("netsy: start `netsy dev`: "),
+        "{said}"
+    );
+    assert!(!dir.path().join("netsy-data").exists());
+}
+
+#[test]
+fn certs_make_files_and_say_how_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = dir.path().join("certs");
+    let args = [
+        "certs",
+        "--cluster-id",
+        "prod",
+        "--host",
+        "n1.example",
+        "--dir",
+        certs.to_str().unwrap(),
+    ];
+    let (code, out, _) = ended(netsy(&args));
+    assert_eq!(code, 0);
+    assert!(
+        out.contains("--endpoints https://n1.example:2379 --cacert"),
+        "{out}"
+    );
+    let (code, _, said) = ended(netsy(&args));
+    assert_eq!(code, 2);
+    assert!(
+        last_line(&said).contains("certificates are never overwritten"),
+        "{said}"
+    );
+
+    // What it says to write is a configuration that serve takes.
+    let shown = out
+        .split("[client]")
+        .nth(1)
+        .and_then(|rest| rest.split("\n\n").next())
+        .unwrap();
+    let file = dir.path().join("netsy.toml");
+    let text = format!(
+        "cluster_id = \"prod\"\nnode_id = \"n1\"\nbucket.url = \"memory:///\"\n[client]{shown}"
+    );
+    std::fs::write(&file, text).unwrap();
+    let (code, _, said) = ended(netsy(&["config", "check", file.to_str().unwrap()]));
+    assert_eq!(code, 0, "{said}");
+}
+
+/// A running `netsy dev`, killed when dropped.
+struct Running {
+    child: Child,
+    log: BufReader<ChildStderr>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    fn dev(dir: &Path) -> Running {
+        let mut command = netsy(&[
+            "dev",
+            "--listen",
+            "127.0.0.1:0",
+            "--dir",
+            dir.to_str().unwrap(),
+        ]);
+        let mut child = command
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Running { child, log }
+    }
+
+    /// The first log entry with this message. JSON, as nobody looks at it in a terminal.
+    fn wait_for(&mut self, message: &str) -> serde_json::Value {
+        loop {
+            let mut line = String::new();
+            assert!(
+                self.log.read_line(&mut line).unwrap() > 0,
+                "it ended before `{message}`"
+            );
+            let entry: serde_json::Value = serde_json::from_str(&line).expect("each line is JSON");
+            if entry["message"] == message {
+                return entry;
+            }
+        }
+    }
+
+    /// The address of the health port.
+    fn health(&mut self) -> String {
+        self.wait_for("health port open")["address"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    fn told_to_stop(&mut self) -> i32 {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).unwrap();
+        kill_process(pid, Signal::TERM).unwrap(); // as `timeout` does
+        // Read to the end, so that it never waits for its reader.
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+/// What the health port answers, with its head.
+fn get(address: &str, path: &str) -> String {
+    let mut socket = TcpStream::connect(address).unwrap();
+    write!(socket, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn dev_starts_answers_and_stops_with_0() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Running::dev(&dir.path().join("data"));
+    let answer = get(&running.health(), "/livez");
+    assert!(answer.ends_with("alive\n"), "{answer}");
+    assert_eq!(running.told_to_stop(), 0);
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Running::dev(&dir.path().join("data"));
+    let health = running.health();
+    while !get(&health, "/readyz").ends_with("\r\n\r\nready\n") {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // A request that never ends keeps the health port open for a moment.
+    let mut socket = TcpStream::connect(health).unwrap();
+    socket.write_all(b"GET /livez HTTP/1.1\r\n").unwrap();
+    let pid = Pid::from_child(&running.child);
+    let code = loop {
+        // Those that follow the first at once count as its echo.
+        kill_process(pid, Signal::TERM).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        if let Some(status) = running.child.try_wait().unwrap() {
+            break status.code().unwrap();
+        }
+    };
+    assert_eq!(code, 143);
+}
+
+#[test]
+fn a_log_filter_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = netsy(&[
+        "dev",
+        "--dir",
+        dir.path().to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    command.env("NETSY_LOG", "netsy=loudly");
+    let (code, _, said) = ended(command);
+    assert_eq!(code, 2);
+    assert!(
+        last_line(&said).starts_with("netsy: start the log as `NETSY_LOG` says: "),
+        "{said}"
+    );
+}

@@ -1,0 +1,41 @@
+//! Settings: the lengths of time the rules are given. Milliseconds of a clock that never goes back and goes
+//! on while the machine is suspended. No safety rule reads it; leases and liveness do.
+
+/// A moment of the monotonic clock, milliseconds.
+pub type Moment = u64;
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How often the Elector renews its lock, and how often others look at it.
+    pub renew_interval: u64,
+    /// How long others must see the same lock before they take it.
+    pub elector_timeout: u64,
+    /// How much earlier than that the holder stops acting.
+    pub margin: u64,
+    /// How long a new Elector waits for a sign of life of the Primary it finds in the register.
+    pub primary_timeout: u64,
+    /// Length of the read lease; 0 is off.
+    pub lease: u64,
+    /// How often a Node without a tenure looks at the tail slot.
+    pub follow_interval: u64,
+    /// How long to wait before a write of unknown outcome is sent again, or a failed read repeated.
+    pub retry: u64,
+    /// The most Records that may wait for their commit.
+    pub pending_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            renew_interval: 2_000,
+            elector_timeout: 6_000,
+            margin: 1_000,
+            primary_timeout: 2_000,
+            lease: 2_000,
+            follow_interval: 1_000,
+            retry: 200,
+            pending_max: 100_000,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The judges: claims of the commit protocol, checked after every step from the outside.
+//!
+//! They see what clients and the bucket see, never a Node's mind. A broken claim panics with its story.
+
+use std::collections::BTreeMap;
+
+use rules::record::Record;
+use rules::register::{Phase, Register};
+use rules::revision::{Epoch, Revision};
+
+use crate::bucket::SimBucket;
+
+/// What the judges remember.
+#[derive(Debug, Default)]
+pub struct Checks {
+    /// The one content each visible Revision ever had.
+    visible: BTreeMap<Revision, Record>,
+    /// The highest acknowledged Revision.
+    acknowledged: Revision,
+    /// What each Node has shown in its present life.
+    shown: BTreeMap<usize, Revision>,
+    /// The one Primary of each epoch.
+    primaries: BTreeMap<Epoch, String>,
+    chain_end: Revision,
+    chain_epoch: Epoch,
+}
+
+impl Checks {
+    /// How many writes were acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.0
+    }
+
+    /// Claims 1, 2 and 4: at most one content per Revision is ever visible; committed only rises.
+    pub fn released(&mut self, node: usize, records: &[Record], acknowledges: bool) {
+        for record in records {
+            let first = self
+                .visible
+                .entry(record.revision)
+                .or_insert_with(|| record.clone());
+            assert_eq!(
+                first, record,
+                "revision {} was shown with two contents",
+                record.revision
+            );
+            let shown = self.shown.entry(node).or_default();
+            assert!(
+                record.revision > *shown,
+                "node {node} went back to {}",
+                record.revision
+            );
+            *shown = record.revision;
+            if acknowledges {
+                self.acknowledged = self.acknowledged.max(record.revision);
+            }
+        }
+    }
+
+    /// A life ended: the next one may begin lower, as it shows nothing before it has read the chain.
+    pub fn died(&mut self, node: usize) {
+        self.shown.remove(&node);
+    }
+
+    /// Claim 5: a linearizable read misses no acknowledged write.
+    pub fn linearizable_read(&self, node: usize, shown: Revision) {
+        assert!(
+            shown >= self.acknowledged,
+            "node {node} answers a linearizable read at {shown}, {} is acknowledged",
+            self.acknowledged
+        );
+    }
+
+    /// Claim 3: the chain is gap-free and its epochs never fall. Looks at what is new only.
+    pub fn chain(&mut self, bucket: &SimBucket) {
+        while let Some(chunk) = bucket.chunks.get(&self.chain_end.next()) {
+            for record in chunk {
+                assert_eq!(record.revision, self.chain_end.next(), "a gap in the chain");
+                assert!(
+                    record.epoch >= self.chain_epoch,
+                    "an epoch falls at {}",
+                    record.revision
+                );
+                self.chain_end = record.revision;
+                self.chain_epoch = record.epoch;
+            }
+        }
+    }
+
+    /// One name per epoch, for ever.
+    pub fn registered(&mut self, register: &Register) {
+        let Some(primary) = &register.primary else {
+            return;
+        };
+        if register.phase == Phase::Claimed {
+            return;
+        }
+        let name = format!("{}/{}", primary.node_id, primary.boot);
+        let first = self
+            .primaries
+            .entry(register.epoch)
+            .or_insert_with(|| name.clone());
+        assert_eq!(*first, name, "epoch {} named two primaries", register.epoch);
+    }
+
+    /// Claim 2, at the end: everything acknowledged is in the chain, with the content that was shown.
+    pub fn finish(&self, bucket: &SimBucket) {
+        let chain = bucket.chain();
+        assert!(
+            chain.len() as u64 >= self.acknowledged.0,
+            "the chain lacks acknowledged writes"
+        );
+        for record in chain {
+            if let Some(shown) = self.visible.get(&record.revision) {
+                assert_eq!(shown, record, "the chain holds another {}", record.revision);
+            }
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! The world: Nodes with disks, one bucket, clients, and a queue of moments.
+//!
+//! A Node lives in its own time line: it may be paused (nothing reaches it, then everything does), crash
+//! between any two effects, come back with its disk or with an empty one, and lose answers of the bucket.
+
+use std::collections::BTreeMap;
+
+use rules::chain::{Found, Log, first_difference};
+use rules::node::Node;
+use rules::primary::Tenure;
+use rules::record::Record;
+use rules::register::{Identity, Lock, Register, Version};
+use rules::revision::Revision;
+use rules::settings::Settings;
+use rules::step::{Effect, Input};
+
+use crate::bucket::SimBucket;
+use crate::checks::Checks;
+use crate::machine::{Disk, DiskWork, SimNode};
+use crate::random::Random;
+use crate::weather::Weather;
+
+enum Happening {
+    Tick,
+    Input(Input),
+    DiskDone,
+    LockLands(Option<Version>, Lock, bool),
+    RegisterLands(Option<Version>, Register, bool),
+    LockSettles(Option<Version>, Lock),
+    RegisterSettles(Option<Version>, Register),
+    ReadsLock,
+    ReadsRegister,
+    ReadsSlot(Revision),
+    ChunkLands(Revision, Vec<Record>),
+    ChunkSettles(u64, Revision, Vec<Record>),
+    Start,
+}
+
+/// Nodes, bucket, queue, judges.
+pub struct World {
+    pub(crate) now: u64,
+    turn: u64,
+    pub(crate) random: Random,
+    weather: Weather,
+    bucket: SimBucket,
+    pub(crate) nodes: Vec<SimNode>,
+    queue: BTreeMap<(u64, u64), (usize, u64, Happening)>,
+    pub(crate) checks: Checks,
+    /// Every effect and input, as text, hashed: two runs of a seed must agree.
+    trace: u64,
+    steps: u64,
+    pub(crate) written: u64,
+}
+
+impl World {
+    /// `count` Nodes on one bucket.
+    #[must_use]
+    pub fn new(seed: u64, count: usize, weather: Weather) -> World {
+        let nodes = (0..count)
+            .map(|index| SimNode::new(format!("node-{index}")))
+            .collect();
+        let mut world = World {
+            now: 1,
+            turn: 0,
+            random: Random::new(seed),
+            weather,
+            bucket: SimBucket::default(),
+            nodes,
+            queue: BTreeMap::new(),
+            checks: Checks::default(),
+            trace: 0,
+            steps: 0,
+            written: 0,
+        };
+        for index in 0..count {
+            let at = world.random.between(1, 3_000);
+            world.at(at, index, Happening::Start);
+        }
+        world
+    }
+
+    /// Lets `milliseconds` pass.
+    pub fn run(&mut self, milliseconds: u64) {
+        let end = self.now + milliseconds;
+        while let Some(((moment, _), (index, life, happening))) = self.queue.pop_first() {
+            if moment > end {
+                self.turn += 1;
+                self.queue
+                    .insert((moment, self.turn), (index, life, happening));
+                break;
+            }
+            self.now = self.now.max(moment);
+            self.happen(index, life, happening);
+        }
+        self.now = end;
+    }
+
+    /// From now on nothing goes wrong, and everybody is awake.
+    pub fn calm(&mut self) {
+        self.weather = Weather::CALM;
+        for index in 0..self.nodes.len() {
+            self.nodes[index].paused_until = 0;
+        }
+    }
+
+    /// The judges' notes.
+    #[must_use]
+    pub fn checks(&self) -> &Checks {
+        &self.checks
+    }
+
+    /// How many steps the Nodes made.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// A number that two runs of one seed share.
+    #[must_use]
+    pub fn trace(&self) -> u64 {
+        self.trace
+    }
+
+    fn at(&mut self, delay: u64, index: usize, happening: Happening) {
+        self.turn += 1;
+        let life = self.nodes[index].life;
+        self.queue
+            .insert((self.now + delay, self.turn), (index, life, happening));
+    }
+
+    fn happen(&mut self, index: usize, life: u64, happening: Happening) {
+        // What lands in the bucket lands, whoever sent it and whatever became of him.
+        match happening {
+            Happening::LockLands(expected, lock, answers) => {
+                self.bucket.lock.apply(expected.as_ref(), &lock);
+                if answers && life == self.nodes[index].life {
+                    self.at_soon(index, Happening::LockSettles(expected, lock));
+                }
+                return;
+            }
+            Happening::RegisterLands(expected, register, answers) => {
+                if self.bucket.register.apply(expected.as_ref(), &register) {
+                    self.checks.registered(&register);
+                }
+                if answers && life == self.nodes[index].life {
+                    self.at_soon(index, Happening::RegisterSettles(expected, register));
+                }
+                return;
+            }
+            Happening::ChunkLands(first, records) => {
+                if self.bucket.put_chunk(first, &records) {
+                    self.checks.chain(&self.bucket);
+                }
+                return;
+            }
+            _ => {}
+        }
+        let node = &self.nodes[index];
+        if life != node.life {
+            return;
+        }
+        if self.now < node.paused_until {
+            let wait = node.paused_until - self.now;
+            return self.at(wait, index, happening);
+        }
+        self.happen_to(index, happening);
+    }
+
+    fn at_soon(&mut self, index: usize, happening: Happening) {
+        let delay = self.random.delay(1, 300);
+        self.at(delay, index, happening);
+    }
+
+    fn happen_to(&mut self, index: usize, happening: Happening) {
+        match happening {
+            Happening::Start => self.start(index),
+            Happening::Tick => self.tick(index),
+            Happening::Input(input) => self.step(index, input),
+            Happening::DiskDone => self.disk_done(index),
+            Happening::LockSettles(expected, lock) => {
+                let outcome = self.bucket.lock.settle(expected.as_ref(), &lock);
+                self.step(index, Input::LockSwapped(outcome));
+            }
+            Happening::RegisterSettles(expected, register) => {
+                let outcome = self.bucket.register.settle(expected.as_ref(), &register);
+                self.step(index, Input::RegisterSwapped(outcome));
+            }
+            Happening::ReadsLock => {
+                let found = self.bucket.lock.read();
+                self.answer(index, Input::LockRead(Ok(found)), Input::LockRead(Err(())));
+            }
+            Happening::ReadsRegister => {
+                let found = self.bucket.register.read();
+                self.answer(
+                    index,
+                    Input::RegisterRead(Ok(found)),
+                    Input::RegisterRead(Err(())),
+                );
+            }
+            Happening::ReadsSlot(slot) => {
+                let own = &self.nodes[index].disk.records;
+                let found = self.bucket.chunks.get(&slot).map(|records| Found {
+                    differs: first_difference(
+                        records,
+                        &own[own.len().min(slot.prev().0 as usize)..],
+                    ),
+                    records: records.clone(),
+                });
+                let lost = Input::SlotRead(slot, Err(()));
+                self.answer(index, Input::SlotRead(slot, Ok(found)), lost);
+            }
+            Happening::ChunkSettles(upload, first, records) => {
+                self.chunk_settles(index, upload, first, records);
+            }
+            Happening::LockLands(..) | Happening::RegisterLands(..) | Happening::ChunkLands(..) => {
+            }
+        }
+    }
+
+    fn answer(&mut self, index: usize, input: Input, lost: Input) {
+        let input = if self.random.chance(self.weather.lost_read) {
+            lost
+        } else {
+            input
+        };
+        self.at_soon(index, Happening::Input(input));
+    }
+
+    /// The fates of a write: landing, then an answer; or no answer, and landing late or never.
+    fn write_lands(&mut self) -> (Option<u64>, bool) {
+        if !self.random.chance(self.weather.lost_answer) {
+            return (Some(self.random.delay(1, 400)), true);
+        }
+        let late = self.random.delay(1, self.weather.late_max.max(2));
+        (self.random.chance(60).then_some(late), false)
+    }
+
+    fn start(&mut self, index: usize) {
+        let seed = self.random.word();
+        let incarnation = self.random.word();
+        let node = &mut self.nodes[index];
+        if node.disk.incarnation == 0 {
+            node.disk.incarnation = incarnation;
+        }
+        let me = Identity {
+            node_id: node.name.clone(),
+            incarnation: format!("{:x}", node.disk.incarnation),
+            boot: format!("{seed:x}"),
+        };
+        let durable = node.disk.durable;
+        let log = Log {
+            last: node.disk.last(),
+            appended: node.disk.last(),
+            durable,
+            committed: durable,
+            epochs: node.disk.epochs(),
+        };
+        node.log = node.disk.records.clone();
+        node.shown = durable;
+        node.recount();
+        let promised = node.disk.promised;
+        let address = String::new();
+        node.node = Some(Node::new(
+            me,
+            Settings::default(),
+            log,
+            promised,
+            address,
+            seed,
+        ));
+        self.at(1, index, Happening::Tick);
+    }
+
+    fn tick(&mut self, index: usize) {
+        self.step(index, Input::Tick);
+        self.clients(index);
+        if self.random.chance(self.weather.crash) && self.random.chance(5) {
+            return self.crash(index);
+        }
+        if self.random.chance(self.weather.pause) && self.random.chance(5) {
+            let pause = self.random.delay(10, self.weather.pause_max.max(11));
+            self.nodes[index].paused_until = self.now + pause;
+        }
+        let next = self.random.between(40, 60);
+        self.at(next, index, Happening::Tick);
+    }
+
+    fn crash(&mut self, index: usize) {
+        let wipe = self.random.chance(self.weather.wipe);
+        let kept = self.random.between(0, 3);
+        let node = &mut self.nodes[index];
+        for _ in 0..kept {
+            node.do_disk_work();
+        }
+        node.work.clear();
+        node.node = None;
+        node.life += 1;
+        node.lease_until = 0;
+        if wipe {
+            node.disk = Disk::default();
+        }
+        self.checks.died(index);
+        let back = self.random.delay(100, 20_000);
+        self.at(back, index, Happening::Start);
+    }
+
+    pub(crate) fn flush(&mut self, index: usize) {
+        let effect = self.nodes[index].node.as_mut().and_then(Node::flush);
+        if let Some(effect) = effect {
+            self.perform(index, effect);
+        }
+    }
+
+    fn step(&mut self, index: usize, input: Input) {
+        let Some(node) = &mut self.nodes[index].node else {
+            return;
+        };
+        self.steps += 1;
+        let before = format!("{} {index} {input:?}", self.now);
+        let effects = node.step(self.now, 0, input);
+        for word in before.bytes().chain(format!("{effects:?}").bytes()) {
+            self.trace = (self.trace ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3);
+        }
+        for effect in effects {
+            self.perform(index, effect);
+        }
+        self.flush(index);
+    }
+
+    pub(crate) fn perform(&mut self, index: usize, effect: Effect) {
+        match effect {
+            Effect::ReadLock => self.at_soon(index, Happening::ReadsLock),
+            Effect::ReadRegister => self.at_soon(index, Happening::ReadsRegister),
+            Effect::ReadSlot { slot, .. } => self.at_soon(index, Happening::ReadsSlot(slot)),
+            Effect::SwapLock { expected, lock } => self.swap_lock(index, expected, lock),
+            Effect::SwapRegister { expected, register } => {
+                self.swap_register(index, expected, register);
+            }
+            Effect::Promise(epoch) => self.disk(index, DiskWork::Promise(epoch)),
+            Effect::Append(records) => {
+                let node = &mut self.nodes[index];
+                for record in &records {
+                    node.learn(record);
+                }
+                self.disk(index, DiskWork::Append(records));
+            }
+            Effect::Truncate(last) => {
+                let node = &mut self.nodes[index];
+                node.log.truncate(last.0 as usize);
+                node.recount();
+                self.disk(index, DiskWork::Truncate(last));
+            }
+            Effect::Durable(upto) => self.disk(index, DiskWork::Durable(upto)),
+            Effect::Upload {
+                first,
+                last,
+                opening,
+            } => {
+                let node = &mut self.nodes[index];
+                node.upload += 1;
+                let upload = node.upload;
+                let from = first.prev().0 as usize;
+                let mut records = node.log[from..last.0 as usize].to_vec();
+                if opening.is_none() {
+                    records.truncate(8);
+                }
+                records.extend(opening);
+                self.send_chunk(index, upload, first, records);
+            }
+            Effect::AbandonUpload => self.nodes[index].upload += 1,
+            Effect::Release(committed) => {
+                let node = &mut self.nodes[index];
+                let shown = node.shown;
+                node.shown = committed;
+                let from = shown.0 as usize;
+                let records = node.log[from..committed.0 as usize].to_vec();
+                let acknowledges = node
+                    .node
+                    .as_ref()
+                    .is_some_and(|node| node.tenure() != Tenure::None);
+                self.checks.released(index, &records, acknowledges);
+            }
+            Effect::Lease(until) => self.nodes[index].lease_until = until,
+            Effect::FailPending | Effect::Closed => {}
+            Effect::Corrupt(reason) => panic!("node {index} calls itself corrupt: {reason}"),
+            Effect::Refuse(reason) => {
+                let namesake = reason.contains("alive elsewhere");
+                assert!(namesake, "node {index} refuses to run: {reason}");
+                self.crash(index);
+            }
+        }
+    }
+
+    fn swap_lock(&mut self, index: usize, expected: Option<Version>, lock: Lock) {
+        let (lands, answers) = self.write_lands();
+        if let Some(delay) = lands {
+            self.at(
+                delay,
+                index,
+                Happening::LockLands(expected.clone(), lock.clone(), answers),
+            );
+        }
+        if !answers {
+            self.at(500, index, Happening::LockSettles(expected, lock));
+        }
+    }
+
+    fn swap_register(&mut self, index: usize, expected: Option<Version>, register: Register) {
+        let (lands, answers) = self.write_lands();
+        if let Some(delay) = lands {
+            let landing = Happening::RegisterLands(expected.clone(), register.clone(), answers);
+            self.at(delay, index, landing);
+        }
+        if !answers {
+            self.at(500, index, Happening::RegisterSettles(expected, register));
+        }
+    }
+
+    fn send_chunk(&mut self, index: usize, upload: u64, first: Revision, records: Vec<Record>) {
+        let (lands, answers) = self.write_lands();
+        let settles = lands.filter(|_| answers).unwrap_or(500) + self.random.delay(1, 300);
+        if let Some(delay) = lands {
+            self.at(delay, index, Happening::ChunkLands(first, records.clone()));
+        }
+        self.at(
+            settles,
+            index,
+            Happening::ChunkSettles(upload, first, records),
+        );
+    }
+
+    /// Reading back settles an upload; nothing there means: send the same again.
+    fn chunk_settles(&mut self, index: usize, upload: u64, first: Revision, records: Vec<Record>) {
+        if self.nodes[index].upload != upload {
+            return;
+        }
+        match self.bucket.chunks.get(&first) {
+            Some(found) if *found == records => {
+                let last = records.last().map_or(first, |record| record.revision);
+                self.step(index, Input::Uploaded(first, last));
+            }
+            Some(_) => self.step(index, Input::SlotTaken(first)),
+            None => self.send_chunk(index, upload, first, records),
+        }
+    }
+
+    fn disk(&mut self, index: usize, work: DiskWork) {
+        self.nodes[index].work.push_back(work);
+        let delay = self.random.delay(1, 50);
+        self.at(delay, index, Happening::DiskDone);
+    }
+
+    fn disk_done(&mut self, index: usize) {
+        let input = match self.nodes[index].do_disk_work() {
+            Some(DiskWork::Append(_)) => Input::Appended(self.nodes[index].disk.last()),
+            Some(DiskWork::Promise(epoch)) => Input::Promised(epoch),
+            _ => return,
+        };
+        self.step(index, input);
+    }
+
+    /// Whether some Node is Active and everything it assigned gets committed.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.nodes.iter().any(|node| {
+            node.node
+                .as_ref()
+                .is_some_and(|node| matches!(node.tenure(), Tenure::Active(_)))
+        })
+    }
+
+    /// The last word of the judges: what was acknowledged is in the chain.
+    pub fn finish(&mut self) {
+        self.checks.finish(&self.bucket);
+    }
+}
