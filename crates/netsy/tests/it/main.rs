@@ -9,3 +9,4 @@ mod fake;
 mod operating;
 mod tidy;
 mod tls;
+mod weather;
