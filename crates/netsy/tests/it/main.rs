@@ -9,3 +9,4 @@ mod operating;
 mod tidy;
 mod tls;
 mod view;
+mod weather;
