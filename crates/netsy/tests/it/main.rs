@@ -6,5 +6,6 @@ mod contract;
 mod etcd;
 mod fake;
 mod operating;
+mod seeds;
 mod tidy;
 mod tls;
