@@ -147,7 +147,9 @@ pub fn documents(data: &[u8]) {
     }
 }
 
-fn reads_as<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(data: &[u8]) -> Option<T> {
+fn reads_as<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
+    data: &[u8],
+) -> Option<T> {
     let read: T = serde_json::from_slice(data).ok()?;
     let body = serde_json::to_vec(&read).expect("plain structs always serialise");
     assert_eq!(serde_json::from_slice::<T>(&body).ok().as_ref(), Some(&read));
@@ -240,20 +242,21 @@ fn small_view() -> View {
 }
 
 fn written() -> Vec<Record> {
-    let write = |revision: u64, key: &'static str, value: &'static str, before: Option<(u64, u64)>| {
-        let (create, prev) = before.unwrap_or((revision, 0));
-        Record {
-            kind: Kind::Write,
-            key: Bytes::from_static(key.as_bytes()),
-            value: Bytes::from_static(value.as_bytes()),
-            created: before.is_none(),
-            deleted: value.is_empty(),
-            create_revision: Revision(create),
-            prev_revision: Revision(prev),
-            version: if value.is_empty() { 0 } else { 1 + u64::from(before.is_some()) },
-            ..Record::opening(Epoch(1), Revision(revision), "a".into(), 1)
-        }
-    };
+    let write =
+        |revision: u64, key: &'static str, value: &'static str, before: Option<(u64, u64)>| {
+            let (create, prev) = before.unwrap_or((revision, 0));
+            Record {
+                kind: Kind::Write,
+                key: Bytes::from_static(key.as_bytes()),
+                value: Bytes::from_static(value.as_bytes()),
+                created: before.is_none(),
+                deleted: value.is_empty(),
+                create_revision: Revision(create),
+                prev_revision: Revision(prev),
+                version: if value.is_empty() { 0 } else { 1 + u64::from(before.is_some()) },
+                ..Record::opening(Epoch(1), Revision(revision), "a".into(), 1)
+            }
+        };
     vec![
         Record::opening(Epoch(1), Revision(1), "a".into(), 1),
         write(2, "a", "one", None),

@@ -48,7 +48,12 @@ fn records(value: usize) -> Vec<Encoded> {
         key: Bytes::from(format!("/registry/pods/{revision}")),
         value: Bytes::from(vec![b'v'; value]),
         lease: 5,
-        ..Record::opening(Epoch(3), Revision(revision), Arc::from("node-a"), 1_700_000_000_000_000_001)
+        ..Record::opening(
+            Epoch(3),
+            Revision(revision),
+            Arc::from("node-a"),
+            1_700_000_000_000_000_001,
+        )
     };
     let opening = Record::opening(Epoch(3), Revision(1), Arc::from("node-a"), 1);
     [opening, write(2), write(3)].map(Encoded::new).into()
@@ -96,7 +101,9 @@ fn without_crc(bytes: &[u8]) -> &[u8] {
 fn documents() -> Vec<Vec<u8>> {
     let identity = r#"{"node_id":"a","incarnation":"i","boot":"b"}"#;
     let mut seeds = Vec::new();
-    for (phase, primary) in [("claimed", "null"), ("starting", identity), ("active", identity), ("active", "null")] {
+    for (phase, primary) in
+        [("claimed", "null"), ("starting", identity), ("active", identity), ("active", "null")]
+    {
         seeds.push(format!(
             r#"{{"seq":3,"mark":"m","epoch":2,"primary":{primary},"phase":"{phase}","voters":[{{"node_id":"a","incarnation":"i"}}],"quorum":-1,"lease":2000}}"#
         ));

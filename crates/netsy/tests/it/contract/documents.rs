@@ -25,7 +25,10 @@ fn rows(page: &str, name: &str) -> Vec<Vec<String>> {
     let cells = |line: &str| {
         let cells: Vec<_> = line.split('|').map(|cell| cell.trim().replace('`', "")).collect();
         assert_eq!(cells.len(), width, "as many cells as the table's head in: {line}");
-        assert!(cells[1..width - 1].iter().all(|cell| !cell.is_empty()), "no empty cell in: {line}");
+        assert!(
+            cells[1..width - 1].iter().all(|cell| !cell.is_empty()),
+            "no empty cell in: {line}"
+        );
         cells[1..width - 1].to_vec()
     };
     lines[2..].iter().map(|line| cells(line)).collect()
