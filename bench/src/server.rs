@@ -111,6 +111,11 @@ impl Server {
         let log = dir.join(format!("{}.log", kind.name()));
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = kind.command(dir, port)?;
+        // Only what the configuration says: our own variables are no settings of the server.
+        let ours = std::env::vars_os().map(|(name, _)| name);
+        for name in ours.filter(|name| name.as_encoded_bytes().starts_with(b"NETSY_")) {
+            command.env_remove(name);
+        }
         command
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)

@@ -193,18 +193,30 @@ fn asked_id(step: &Step) -> bool {
     matches!(step, Step::Grant(grant) if grant.id != 0)
 }
 
-/// A step as one readable line, cut where values are long.
-fn brief(step: &Step) -> String {
-    let mut text = format!("{step:?}");
-    if text.len() > 1500 {
-        let cut = (0..=1500)
-            .rev()
-            .find(|at| text.is_char_boundary(*at))
-            .unwrap_or(0);
-        text.truncate(cut);
-        text.push_str(" ...");
+/// A step or an answer as one readable line: fields at their defaults are left out, long values abridged.
+fn brief(what: &impl std::fmt::Debug) -> String {
+    let text = format!("{what:?}");
+    let unset = |part: &str| {
+        let value = part.split_once(": ").map_or("", |(_, value)| value);
+        matches!(value, "0" | "false" | "b\"\"" | "[]")
+    };
+    let kept: Vec<String> = text
+        .split(", ")
+        .filter(|part| !unset(part))
+        .map(abridged)
+        .collect();
+    kept.join(", ")
+}
+
+/// A part of a line, its middle left out if it is long.
+fn abridged(part: &str) -> String {
+    let letters: Vec<char> = part.chars().collect();
+    if letters.len() <= 160 {
+        return part.to_owned();
     }
-    text
+    let (start, end) = (&letters[..70], &letters[letters.len() - 30..]);
+    let (start, end): (String, String) = (start.iter().collect(), end.iter().collect());
+    format!("{start} ... {} letters ... {end}", letters.len() - 100)
 }
 
 /// How long a fresh server may take to be ready.

@@ -192,10 +192,12 @@ impl Ledger {
 fn told(content: &Content) -> String {
     let key = String::from_utf8_lossy(&content.key);
     match &content.value {
-        Some(value) => format!(
-            "`{key}` = `{}`",
-            String::from_utf8_lossy(&value[..value.len().min(40)])
-        ),
+        Some(value) => {
+            format!(
+                "`{key}` = `{}`",
+                String::from_utf8_lossy(&value[..value.len().min(40)])
+            )
+        }
         None => format!("a delete of `{key}`"),
     }
 }

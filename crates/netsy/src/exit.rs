@@ -1,12 +1,9 @@
 //! How a process ends: the exit codes, and the last line an operator reads.
 //!
-//! | code | meaning |
-//! |---|---|
-//! | 0 | done; a Node was told to stop and has made every acknowledged write durable |
-//! | 1 | failed at work; starting again may help |
-//! | 2 | the command line, the configuration or a file it names is wrong; starting again will not help |
-//! | 101 | a fault of Netsy: a bug, please report it; the next start recovers as after a crash |
-//! | 130, 143 | ended at once by a second SIGINT or SIGTERM |
+//! 0 is done: a Node that was told to stop has made every acknowledged write durable. 1 failed at work, and
+//! starting again may help. 2 is a mistake in the command line, the configuration or a file it names, and
+//! starting again does not help. 101 is a fault of Netsy: a bug; the next start recovers as after a crash. 130
+//! and 143 are ends at once, by a second SIGINT or SIGTERM. docs/OPERATING.md tells operators the same.
 
 use std::fmt;
 

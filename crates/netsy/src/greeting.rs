@@ -1,4 +1,5 @@
 //! What a Node prints on standard output when it is ready: where it is, and a line to try.
+//! The one thing it prints there: everything else is log, on standard error.
 
 use std::net::SocketAddr;
 

@@ -13,6 +13,7 @@ pub mod greeting;
 pub mod http;
 mod run;
 pub mod standing;
+mod start;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

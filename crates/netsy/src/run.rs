@@ -4,7 +4,6 @@
 //! is restored, the driver starts on its own thread, and the etcd door opens. Closing goes the other way.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,20 +13,18 @@ use rules::revision::Epoch;
 use rules::settings::Settings;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
-use crate::bucket::{self, Bucket, BucketConfig};
-use crate::config::{Config, Sse};
-use crate::driver::{self, Ended, Parts, Registered, Registration, RestoreFailure, Restored};
+use crate::bucket::{self, Bucket};
+use crate::config::Config;
+use crate::driver::{self, Ended, Parts, Registration};
 use crate::exit::RunError;
 use crate::standing::{Board, Handle, HealthState, PrimaryState, Standing};
-use crate::store::{self, Batch, Store, StoreIdentity};
+use crate::start::{Started, start};
 use crate::telemetry::Metrics;
 use crate::tls::Tls;
 use crate::{api, http};
 
-/// How often a bucket that does not answer at start is asked again.
-const BUCKET_AGAIN: Duration = Duration::from_secs(2);
 /// How often it is looked whether the Node is ready to be announced.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long the bucket may hold up the newest Chunk before the Node calls itself Degraded.
@@ -53,7 +50,12 @@ impl World {
     pub async fn open(config: &Config) -> Result<World, RunError> {
         let clients = listen(config.client.listen, "client port", "client.listen").await?;
         let health = listen(config.http.listen, "health port", "http.listen").await?;
-        Ok(World { bucket: None, clients, health, greets: true })
+        Ok(World {
+            bucket: None,
+            clients,
+            health,
+            greets: true,
+        })
     }
 }
 
@@ -82,14 +84,21 @@ pub async fn run_in(
         api_metrics.register(registry);
     });
     let tls = Tls::open(&config.client).map_err(|error| {
-        RunError::setup("open the client port", error, "`netsy certs` makes working files")
+        RunError::setup(
+            "open the client port",
+            error,
+            "`netsy certs` makes working files",
+        )
     })?;
     let bound = world.clients.local_addr().unwrap_or(config.client.listen);
     let health_bound = world.health.local_addr().unwrap_or(config.http.listen);
     let closed = CancellationToken::new();
     let health = tokio::spawn(http::serve(
         world.health,
-        http::Health { board: Arc::clone(&board), metrics: Arc::clone(&metrics) },
+        http::Health {
+            board: Arc::clone(&board),
+            metrics: Arc::clone(&metrics),
+        },
         closed.clone(),
     ));
     let registration = registration(&config, bound);
@@ -101,11 +110,19 @@ pub async fn run_in(
         }
     };
     let greeting = crate::greeting::ready(&config, bound, health_bound);
-    let greeter = world.greets.then(|| tokio::spawn(greet(Arc::clone(&board), greeting)));
+    let greeter = world
+        .greets
+        .then(|| tokio::spawn(greet(Arc::clone(&board), greeting)));
     let result = match started {
         Ok(started) => {
             let clients = world.clients;
-            let doors = Doors { board, metrics, api_metrics, tls, clients };
+            let doors = Doors {
+                board,
+                metrics,
+                api_metrics,
+                tls,
+                clients,
+            };
             serve(&config, started, registration, doors, shutdown).await
         }
         Err(error) => Err(error),
@@ -126,7 +143,9 @@ async fn greet(board: Arc<Board>, greeting: String) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     // Nobody there to read is no error.
-    let _ = out.write_all(greeting.as_bytes()).and_then(|()| out.flush());
+    let _ = out
+        .write_all(greeting.as_bytes())
+        .and_then(|()| out.flush());
 }
 
 fn unknown_standing(config: &Config) -> Standing {
@@ -168,173 +187,6 @@ fn registration(config: &Config, bound: SocketAddr) -> Registration {
     }
 }
 
-/// What a start has brought together.
-struct Started {
-    bucket: Bucket,
-    store: Store,
-    incarnation: String,
-    restored: Restored,
-}
-
-/// Takes disk and bucket in hand, registers, and restores the log.
-async fn start(
-    config: &Config,
-    bucket: Option<Bucket>,
-    registration: &Registration,
-) -> Result<Started, RunError> {
-    let mut store = open_store(config)?;
-    let bucket = open_bucket(config, bucket).await?;
-    let attempted = || format!("join the cluster in `{}`", bucket.name());
-    driver::check_cluster(&bucket, &config.cluster_id)
-        .await
-        .map_err(|why| RunError::setup(attempted(), why, "see docs/OPERATING.md"))?;
-    let mut meta = store.meta();
-    let mut boot_seq = meta.boot_seq + 1;
-    loop {
-        note_boot(&store, boot_seq).await?;
-        let own = Registration {
-            incarnation: meta.incarnation.clone(),
-            boot_seq,
-            ..registration.clone()
-        };
-        let registered = driver::register(&bucket, &own).await;
-        match registered.map_err(|why| RunError::failed(attempted(), why, "try again"))? {
-            Registered::Done => break,
-            Registered::OldDisk => {
-                warn!("this disk is an older copy of one that was started since: it starts anew, empty");
-                store = start_anew(config, store)?;
-                meta = store.meta();
-                boot_seq = 1;
-            }
-        }
-    }
-    let (store, restored) = restore(config, &bucket, store).await?;
-    Ok(Started { bucket, incarnation: store.meta().incarnation, restored, store })
-}
-
-fn open_store(config: &Config) -> Result<Store, RunError> {
-    let identity = StoreIdentity {
-        cluster_id: config.cluster_id.clone(),
-        node_id: config.node_id.clone(),
-    };
-    let dir: &Path = &config.data_dir;
-    Store::open(Some(dir), &identity).map_err(|failure| {
-        RunError::failed(
-            format!("open the local database in `{}`", dir.display()),
-            failure,
-            "see docs/OPERATING.md; an empty directory is always a safe start",
-        )
-    })
-}
-
-async fn open_bucket(config: &Config, given: Option<Bucket>) -> Result<Bucket, RunError> {
-    let wanted = &config.bucket;
-    let attempted = format!("open the bucket `{}`", wanted.url);
-    let bucket = match given {
-        Some(bucket) => bucket,
-        None => bucket::open(&bucket_config(config), &config.cluster_id)
-            .map_err(|failure| RunError::setup(&attempted, failure, "correct `[bucket]`"))?,
-    };
-    loop {
-        match bucket.selftest().await {
-            Ok(()) => return Ok(bucket),
-            Err(failure @ (bucket::Failure::TryAgain { .. } | bucket::Failure::Denied { .. })) => {
-                warn!(%failure, "the bucket does not answer; trying again");
-                tokio::time::sleep(BUCKET_AGAIN).await;
-            }
-            Err(failure) => {
-                return Err(RunError::setup(&attempted, failure, "use another store"));
-            }
-        }
-    }
-}
-
-fn bucket_config(config: &Config) -> BucketConfig {
-    let wanted = &config.bucket;
-    let keys = wanted.access_key_id.as_ref().zip(wanted.secret_access_key.as_ref());
-    BucketConfig {
-        url: wanted.url.clone(),
-        endpoint: wanted.endpoint.clone(),
-        region: wanted.region.clone(),
-        virtual_hosted: !wanted.path_style,
-        access_key: keys.map(|(id, secret)| bucket::AccessKey {
-            id: id.expose().to_owned(),
-            secret: secret.expose().to_owned(),
-            token: None,
-        }),
-        allow_http: wanted.allow_http,
-        sse: match (wanted.sse, &wanted.kms_key_id) {
-            (Sse::Bucket, _) => None,
-            (Sse::S3, _) => Some("AES256".to_owned()),
-            (Sse::Kms, None) => Some("aws:kms".to_owned()),
-            (Sse::Kms, Some(key)) => Some(format!("aws:kms:{key}")),
-        },
-        timeouts: bucket::Timeouts {
-            document: wanted.document_timeout,
-            file: wanted.file_timeout,
-            ..bucket::Timeouts::default()
-        },
-    }
-}
-
-/// Makes it durable that this disk is started once more.
-async fn note_boot(store: &Store, boot_seq: u64) -> Result<(), RunError> {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let batch = Batch { boot_seq: Some(boot_seq), ..Batch::default() };
-    store.submit(
-        batch,
-        Box::new(move |done| {
-            let _ = sender.send(done);
-        }),
-    );
-    match receiver.await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(failure)) => {
-            Err(RunError::failed("write to the local database", failure, "look at the disk"))
-        }
-        Err(_) => Err(RunError::failed("write to the local database", "it ended", "start again")),
-    }
-}
-
-/// Sets the database aside and begins with an empty one, which is a new incarnation.
-fn start_anew(config: &Config, store: Store) -> Result<Store, RunError> {
-    drop(store);
-    let aside = Store::set_aside(&config.data_dir).map_err(|failure| {
-        RunError::failed("set the local database aside", failure, "empty the data directory")
-    })?;
-    warn!(aside = %aside.display(), "the old database was set aside");
-    open_store(config)
-}
-
-/// Restores the log, as long as it takes; a local database that is damaged starts anew from the bucket.
-async fn restore(
-    config: &Config,
-    bucket: &Bucket,
-    mut store: Store,
-) -> Result<(Store, Restored), RunError> {
-    let budget = usize::try_from(config.view.value_budget).unwrap_or(usize::MAX);
-    loop {
-        match driver::restore(bucket, &store, budget).await {
-            Ok(restored) => return Ok((store, restored)),
-            Err(RestoreFailure::Bucket(why)) => {
-                warn!(why, "the bucket does not answer; trying again");
-                tokio::time::sleep(BUCKET_AGAIN).await;
-            }
-            Err(RestoreFailure::Disk(failure @ store::Failure::Corrupt { .. })) => {
-                warn!(%failure, "the local database is damaged: starting anew from the bucket");
-                store = start_anew(config, store)?;
-            }
-            Err(failure) => {
-                return Err(RunError::failed(
-                    format!("restore the log from `{}`", bucket.name()),
-                    failure,
-                    "nothing was changed; see docs/OPERATING.md",
-                ));
-            }
-        }
-    }
-}
-
 /// What the outside sees of a Node.
 struct Doors {
     board: Arc<Board>,
@@ -352,7 +204,13 @@ async fn serve(
     doors: Doors,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let Doors { board, metrics, api_metrics, tls, clients } = doors;
+    let Doors {
+        board,
+        metrics,
+        api_metrics,
+        tls,
+        clients,
+    } = doors;
     let settings = settings(config);
     let closing = CancellationToken::new();
     let view = Arc::clone(&started.restored.view);
@@ -367,7 +225,14 @@ async fn serve(
     let address = registration.peer_urls.first().cloned().unwrap_or_default();
     let reloads = Arc::clone(&metrics);
     let parts = Parts {
-        node: Node::new(identity, settings, restored.log, restored.promised, address, seed),
+        node: Node::new(
+            identity,
+            settings,
+            restored.log,
+            restored.promised,
+            address,
+            seed,
+        ),
         view: restored.view,
         store: started.store,
         bucket: started.bucket,
@@ -398,10 +263,13 @@ async fn serve(
     let runtime = tokio::runtime::Handle::current();
     let grace = config.limits.drain_timeout;
     let (sender, ended) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
-        let _ = sender.send(driver::run(parts, runtime, requests, shutdown, grace));
-    });
-    thread.map_err(|error| RunError::failed("start the driver", error, "see the process limits"))?;
+    let thread = std::thread::Builder::new()
+        .name("driver".to_owned())
+        .spawn(move || {
+            let _ = sender.send(driver::run(parts, runtime, requests, shutdown, grace));
+        });
+    thread
+        .map_err(|error| RunError::failed("start the driver", error, "see the process limits"))?;
     let ended = ended.await;
     closing.cancel();
     if let Some(reload) = reload {

@@ -149,9 +149,13 @@ fn new<M: Metric + Clone + Default>(to: &mut Registry, name: &str, help: &str) -
     add(to, name, help, M::default())
 }
 
-/// Adds a count of what worked and what failed.
+/// Adds a count of what worked and what failed, both 0 from the start: without them there is nothing to alert on.
 fn outcomes(to: &mut Registry, name: &str, help: &str) -> Outcomes {
-    Outcomes(new(to, name, help))
+    let outcomes = Outcomes(new(to, name, help));
+    for result in ["ok", "failed"] {
+        drop(outcomes.0.get_or_create(&ByResult { result }));
+    }
+    outcomes
 }
 
 /// Adds a histogram of seconds for each set of labels.
@@ -209,6 +213,12 @@ impl Metrics {
             tls_reloads: outcomes(r, "netsy_tls_reloads_total", "Changed certificate files by result (ok, failed)"),
             registry: Registry::default(),
         };
+        for result in ["won", "lost", "unknown"] {
+            drop(metrics.bucket_writes.get_or_create(&ByKind { kind: "chunk", result }));
+        }
+        drop(metrics.bucket_reads.get_or_create(&ByKind { kind: "chunk", result: "damaged" }));
+        drop(metrics.bucket_write_seconds.get_or_create(&ByKind { kind: "chunk", result: "won" }));
+        drop(metrics.bucket_read_seconds.get_or_create(&ByKind { kind: "chunk", result: "ok" }));
         more(r);
         metrics.registry = registry;
         Arc::new(metrics)

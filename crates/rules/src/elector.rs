@@ -11,10 +11,10 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::node::Effect;
 use crate::register::{Held, Identity, Lock, Pending, Phase, Register, Swapped};
 use crate::revision::Epoch;
 use crate::settings::{Moment, Settings};
+use crate::step::Effect;
 
 /// What a Node does as Elector, or as a candidate for it.
 #[derive(Debug)]

@@ -20,4 +20,5 @@ pub mod refusal;
 pub mod register;
 pub mod revision;
 pub mod settings;
+pub mod step;
 pub mod txn;

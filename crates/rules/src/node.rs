@@ -14,136 +14,34 @@ use crate::elector::{Around, Elector};
 use crate::primary::Tenure;
 use crate::record::Record;
 use crate::refusal::Refusal;
-use crate::register::{Held, Identity, Lock, Phase, Register, Swapped, Version};
+use crate::register::{Identity, Phase, Register, Swapped};
 use crate::revision::{Epoch, Revision};
 use crate::settings::{Moment, Settings};
+use crate::step::{Effect, Input};
 use crate::txn::Change;
-
-/// Something that has become true.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// Time has passed.
-    Tick,
-    /// What the lock is; `Err` when it could not be read.
-    LockRead(Result<Option<Held<Lock>>, ()>),
-    /// One attempt to swap the lock came back.
-    LockSwapped(Swapped<Lock>),
-    /// What the register is; `Err` when it could not be read.
-    RegisterRead(Result<Option<Held<Register>>, ()>),
-    /// One attempt to swap the register came back.
-    RegisterSwapped(Swapped<Register>),
-    /// The own disk holds the promise of this epoch.
-    Promised(Epoch),
-    /// What lies in a slot that was read; `None` is nothing, `Err` is no answer.
-    SlotRead(Revision, Result<Option<Found>, ()>),
-    /// The tail slot is empty because its Chunk was cleaned up: the chain goes on beyond it.
-    FellBehind,
-    /// Our Chunk, reaching to the second Revision, is in the slot named by the first.
-    Uploaded(Revision, Revision),
-    /// Another Chunk is in the slot we wrote to.
-    SlotTaken(Revision),
-    /// The own disk holds every Record up to here.
-    Appended(Revision),
-    /// The own disk refused; what it holds is not known.
-    DiskLost(String),
-    /// The own disk works again: it holds every Record up to `last`, and knows the chain up to `durable`.
-    DiskBack {
-        /// The newest Record on disk.
-        last: Revision,
-        /// The end of a Chunk, at most `last`.
-        durable: Revision,
-    },
-    /// An object of the chain is damaged. Names it.
-    ChainDamaged(String),
-    /// Close: make everything durable, then leave.
-    Close,
-}
-
-/// Something to make true.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Read the lock; answer with `LockRead`.
-    ReadLock,
-    /// Swap the lock once; answer with `LockSwapped`.
-    SwapLock {
-        /// The version to replace; `None` creates.
-        expected: Option<Version>,
-        /// The new content.
-        lock: Lock,
-    },
-    /// Read the register; answer with `RegisterRead`.
-    ReadRegister,
-    /// Swap the register once; answer with `RegisterSwapped`.
-    SwapRegister {
-        /// The version to replace; `None` creates.
-        expected: Option<Version>,
-        /// The new content.
-        register: Register,
-    },
-    /// Make the promise durable; answer with `Promised`.
-    Promise(Epoch),
-    /// Read the slot; answer with `SlotRead`.
-    ReadSlot {
-        /// The tail slot.
-        slot: Revision,
-        /// Before answering that nothing is there, make sure by a list that the chain does not go on
-        /// beyond the slot: it may have been cleaned up while this Node slept. If it does: `FellBehind`.
-        confirm: bool,
-    },
-    /// Create the slot named by `first` with every Record from there on, at most to `last`, and
-    /// `opening` after them. Settle it, sending the same bytes; answer with `Uploaded` or `SlotTaken`.
-    Upload {
-        /// The tail slot.
-        first: Revision,
-        /// The newest Record of the log.
-        last: Revision,
-        /// The epoch Record of a fence: then everything up to `last` must be in the Chunk.
-        opening: Option<Record>,
-    },
-    /// Give up the upload that is on its way; it may still land.
-    AbandonUpload,
-    /// Append these to the own disk and show them to compares; answer with `Appended`.
-    Append(Vec<Record>),
-    /// Remove everything above from disk and view.
-    Truncate(Revision),
-    /// The bucket holds the chain up to here.
-    Durable(Revision),
-    /// Clients may be told of everything up to here.
-    Release(Revision),
-    /// Linearizable reads may be answered here until then; 0 ends it.
-    Lease(Moment),
-    /// Everything that waits for a commit has an unknown outcome.
-    FailPending,
-    /// Something must not be served any more. Says why.
-    Corrupt(String),
-    /// This process must not run. Says why.
-    Refuse(String),
-    /// Everything is durable and given up: leave.
-    Closed,
-}
 
 /// One Node's state.
 #[derive(Debug)]
 pub struct Node {
-    me: Identity,
-    leader_id: Arc<str>,
-    settings: Settings,
-    log: Log,
-    promised: Epoch,
-    tenure: Tenure,
-    elector: Elector,
-    lease_until: Moment,
-    uploading: bool,
-    slot_reading: bool,
-    slot_read_at: Moment,
-    disk: Result<(), String>,
-    corrupt: Option<String>,
+    pub(crate) me: Identity,
+    pub(crate) leader_id: Arc<str>,
+    pub(crate) settings: Settings,
+    pub(crate) log: Log,
+    pub(crate) promised: Epoch,
+    pub(crate) tenure: Tenure,
+    pub(crate) elector: Elector,
+    pub(crate) lease_until: Moment,
+    pub(crate) uploading: bool,
+    pub(crate) slot_reading: bool,
+    pub(crate) slot_read_at: Moment,
+    pub(crate) disk: Result<(), String>,
+    pub(crate) corrupt: Option<String>,
     /// Whether the end of the chain has been seen since start.
-    caught_up: bool,
-    closing: bool,
-    marks: u64,
+    pub(crate) caught_up: bool,
+    pub(crate) closing: bool,
+    pub(crate) marks: u64,
     /// The epoch Record of a fence that is on its way.
-    opening: Option<Record>,
+    pub(crate) opening: Option<Record>,
 }
 
 impl Node {
@@ -307,7 +205,7 @@ impl Node {
         effects
     }
 
-    fn mark(marks: &mut u64) -> String {
+    pub(crate) fn mark(marks: &mut u64) -> String {
         // splitmix64: marks need to be fresh, not secret.
         let mut next = || {
             *marks = marks.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -360,41 +258,6 @@ impl Node {
         }
     }
 
-    /// Moves the tenure on when what it waits for has become true.
-    fn go_on(&mut self, now: Moment, created_at: i64, effects: &mut Vec<Effect>) {
-        match self.tenure {
-            Tenure::Reading(epoch) if self.caught_up && !self.slot_reading && !self.uploading => {
-                let opening = self.log.last.next();
-                self.tenure = Tenure::Fencing(epoch, opening);
-                self.uploading = true;
-                let record = Record::opening(epoch, opening, self.leader_id.clone(), created_at);
-                self.opening = Some(record.clone());
-                effects.push(Effect::Upload {
-                    first: self.log.tail_slot(),
-                    last: self.log.last,
-                    opening: Some(record),
-                });
-            }
-            Tenure::Activating(epoch, opening)
-                if self.log.appended >= opening && !self.elector.is_swapping() =>
-            {
-                let named = self.elector.register().is_some_and(|register| {
-                    register.epoch == epoch && register.primary.as_ref() == Some(&self.me)
-                });
-                if !named {
-                    self.end_tenure(effects);
-                    return;
-                }
-                let mark = Self::mark(&mut self.marks);
-                effects.extend(
-                    self.elector
-                        .swap_register(now, mark, |register| register.phase = Phase::Active),
-                );
-            }
-            _ => {}
-        }
-    }
-
     /// A register that names another epoch than ours ends our tenure; one that names us begins it.
     fn heed_register(&mut self, effects: &mut Vec<Effect>) {
         let Some(register) = self.elector.register().cloned() else {
@@ -435,15 +298,6 @@ impl Node {
                 self.tenure = Tenure::None;
             }
             _ => {}
-        }
-    }
-
-    fn is_promised(&mut self, now: Moment, epoch: Epoch) {
-        self.promised = self.promised.max(epoch);
-        if self.tenure == Tenure::Promising(epoch) {
-            self.tenure = Tenure::Reading(epoch);
-            self.caught_up = false;
-            self.slot_read_at = now;
         }
     }
 
@@ -518,50 +372,6 @@ impl Node {
         effects.push(Effect::Durable(end));
     }
 
-    fn uploaded(&mut self, first: Revision, last: Revision, effects: &mut Vec<Effect>) {
-        if first != self.log.tail_slot() || !self.uploading {
-            return;
-        }
-        self.uploading = false;
-        if let Tenure::Fencing(epoch, opening) = self.tenure {
-            assert_eq!(last, opening, "a fence ends with its epoch record");
-            let record = self.opening.take().expect("a fence keeps its epoch record");
-            self.log.push(&record);
-            effects.push(Effect::Append(alloc::vec![record]));
-            self.tenure = Tenure::Activating(epoch, opening);
-        }
-        self.log.durable = last;
-        effects.push(Effect::Durable(last));
-    }
-
-    fn slot_taken(&mut self, now: Moment, slot: Revision, effects: &mut Vec<Effect>) {
-        if slot != self.log.tail_slot() || !self.uploading {
-            return;
-        }
-        self.uploading = false;
-        self.slot_read_at = now;
-        self.caught_up = false;
-        if let Tenure::Fencing(epoch, _) = self.tenure {
-            self.tenure = Tenure::Reading(epoch);
-        } else {
-            self.end_tenure(effects);
-        }
-    }
-
-    /// Ends the tenure: nothing more is assigned, and what waits has an unknown outcome.
-    fn end_tenure(&mut self, effects: &mut Vec<Effect>) {
-        if self.tenure == Tenure::None {
-            return;
-        }
-        self.tenure = Tenure::None;
-        self.lease_until = 0;
-        if core::mem::take(&mut self.uploading) {
-            effects.push(Effect::AbandonUpload);
-        }
-        effects.push(Effect::Lease(0));
-        effects.push(Effect::FailPending);
-    }
-
     fn disk_lost(&mut self, reason: String, effects: &mut Vec<Effect>) {
         self.end_tenure(effects);
         self.disk = Err(reason);
@@ -597,39 +407,5 @@ impl Node {
         self.end_tenure(effects);
         self.corrupt = Some(reason.clone());
         effects.push(Effect::Corrupt(reason));
-    }
-
-    /// Closing: the gate is shut, what was assigned goes to the bucket, the register is closed, the lock given up.
-    fn close(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        if !self.closing {
-            return;
-        }
-        match self.tenure {
-            Tenure::Active(epoch) => {
-                self.lease_until = 0;
-                effects.push(Effect::Lease(0));
-                self.tenure = Tenure::Draining(epoch);
-                self.close(now, effects);
-            }
-            Tenure::Draining(epoch) => {
-                let settled = self.log.committed == self.log.last && !self.uploading;
-                if settled && !self.elector.is_swapping() {
-                    self.tenure = Tenure::Closing(epoch);
-                    let mark = Self::mark(&mut self.marks);
-                    effects.extend(self.elector.swap_register(now, mark, |register| {
-                        register.primary = None;
-                        register.voters = Vec::new();
-                    }));
-                }
-            }
-            Tenure::Closing(_) if self.elector.is_swapping() => {}
-            Tenure::Closing(_) | Tenure::None => {
-                self.tenure = Tenure::None;
-                if self.elector.has_resigned() {
-                    effects.push(Effect::Closed);
-                }
-            }
-            _ => self.end_tenure(effects),
-        }
     }
 }

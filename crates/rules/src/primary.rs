@@ -5,7 +5,14 @@
 //! is the fence: every commit of older epochs is in the chain, and no older Primary can extend it. Only
 //! then is the register made Active and are writes accepted.
 
+use alloc::vec::Vec;
+
+use crate::node::Node;
+use crate::record::Record;
+use crate::register::Phase;
 use crate::revision::{Epoch, Revision};
+use crate::settings::Moment;
+use crate::step::Effect;
 
 /// How far the own tenure has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,5 +58,130 @@ impl Tenure {
             self,
             Tenure::Active(_) | Tenure::Draining(_) | Tenure::Closing(_)
         )
+    }
+}
+
+/// The tenure's part of a Node's step.
+impl Node {
+    /// Moves the tenure on when what it waits for has become true.
+    pub(crate) fn go_on(&mut self, now: Moment, created_at: i64, effects: &mut Vec<Effect>) {
+        match self.tenure {
+            Tenure::Reading(epoch) if self.caught_up && !self.slot_reading && !self.uploading => {
+                let opening = self.log.last.next();
+                self.tenure = Tenure::Fencing(epoch, opening);
+                self.uploading = true;
+                let record = Record::opening(epoch, opening, self.leader_id.clone(), created_at);
+                self.opening = Some(record.clone());
+                effects.push(Effect::Upload {
+                    first: self.log.tail_slot(),
+                    last: self.log.last,
+                    opening: Some(record),
+                });
+            }
+            Tenure::Activating(epoch, opening)
+                if self.log.appended >= opening && !self.elector.is_swapping() =>
+            {
+                let named = self.elector.register().is_some_and(|register| {
+                    register.epoch == epoch && register.primary.as_ref() == Some(&self.me)
+                });
+                if !named {
+                    self.end_tenure(effects);
+                    return;
+                }
+                let mark = Self::mark(&mut self.marks);
+                effects.extend(
+                    self.elector
+                        .swap_register(now, mark, |register| register.phase = Phase::Active),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn uploaded(&mut self, first: Revision, last: Revision, effects: &mut Vec<Effect>) {
+        if first != self.log.tail_slot() || !self.uploading {
+            return;
+        }
+        self.uploading = false;
+        if let Tenure::Fencing(epoch, opening) = self.tenure {
+            assert_eq!(last, opening, "a fence ends with its epoch record");
+            let record = self.opening.take().expect("a fence keeps its epoch record");
+            self.log.push(&record);
+            effects.push(Effect::Append(alloc::vec![record]));
+            self.tenure = Tenure::Activating(epoch, opening);
+        }
+        self.log.durable = last;
+        effects.push(Effect::Durable(last));
+    }
+
+    pub(crate) fn slot_taken(&mut self, now: Moment, slot: Revision, effects: &mut Vec<Effect>) {
+        if slot != self.log.tail_slot() || !self.uploading {
+            return;
+        }
+        self.uploading = false;
+        self.slot_read_at = now;
+        self.caught_up = false;
+        if let Tenure::Fencing(epoch, _) = self.tenure {
+            self.tenure = Tenure::Reading(epoch);
+        } else {
+            self.end_tenure(effects);
+        }
+    }
+
+    /// Ends the tenure: nothing more is assigned, and what waits has an unknown outcome.
+    pub(crate) fn end_tenure(&mut self, effects: &mut Vec<Effect>) {
+        if self.tenure == Tenure::None {
+            return;
+        }
+        self.tenure = Tenure::None;
+        self.lease_until = 0;
+        if core::mem::take(&mut self.uploading) {
+            effects.push(Effect::AbandonUpload);
+        }
+        effects.push(Effect::Lease(0));
+        effects.push(Effect::FailPending);
+    }
+
+    /// Closing: the gate is shut, what was assigned goes to the bucket, the register is closed, the lock given up.
+    pub(crate) fn close(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if !self.closing {
+            return;
+        }
+        match self.tenure {
+            Tenure::Active(epoch) => {
+                self.lease_until = 0;
+                effects.push(Effect::Lease(0));
+                self.tenure = Tenure::Draining(epoch);
+                self.close(now, effects);
+            }
+            Tenure::Draining(epoch) => {
+                let settled = self.log.committed == self.log.last && !self.uploading;
+                if settled && !self.elector.is_swapping() {
+                    self.tenure = Tenure::Closing(epoch);
+                    let mark = Self::mark(&mut self.marks);
+                    effects.extend(self.elector.swap_register(now, mark, |register| {
+                        register.primary = None;
+                        register.voters = Vec::new();
+                    }));
+                }
+            }
+            Tenure::Closing(_) if self.elector.is_swapping() => {}
+            Tenure::Closing(_) | Tenure::None => {
+                self.tenure = Tenure::None;
+                if self.elector.has_resigned() {
+                    effects.push(Effect::Closed);
+                }
+            }
+            _ => self.end_tenure(effects),
+        }
+    }
+
+    pub(crate) fn is_promised(&mut self, now: Moment, epoch: Epoch) {
+        self.promised = self.promised.max(epoch);
+        if self.tenure == Tenure::Promising(epoch) {
+            self.tenure = Tenure::Reading(epoch);
+            self.caught_up = false;
+            self.slot_read_at = now;
+        }
     }
 }

@@ -6,5 +6,8 @@
 
 pub mod bucket;
 pub mod checks;
+pub mod machine;
 pub mod random;
+pub mod weather;
+mod workload;
 pub mod world;

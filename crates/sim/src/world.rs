@@ -3,113 +3,22 @@
 //! A Node lives in its own time line: it may be paused (nothing reaches it, then everything does), crash
 //! between any two effects, come back with its disk or with an empty one, and lose answers of the bucket.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use rules::chain::{Found, Log, first_difference};
-use rules::node::{Effect, Input, Node};
+use rules::node::Node;
 use rules::primary::Tenure;
-use rules::record::{Kind, Record};
+use rules::record::Record;
 use rules::register::{Identity, Lock, Register, Version};
-use rules::revision::{Epoch, Revision};
+use rules::revision::Revision;
 use rules::settings::Settings;
-use rules::txn::{Change, Meta};
+use rules::step::{Effect, Input};
 
 use crate::bucket::SimBucket;
 use crate::checks::Checks;
+use crate::machine::{Disk, DiskWork, SimNode};
 use crate::random::Random;
-
-/// How bad the weather is, in percent per chance.
-#[derive(Clone, Copy, Debug)]
-pub struct Weather {
-    /// A bucket write loses its answer, and lands late or never.
-    pub lost_answer: u64,
-    /// A bucket read brings no answer.
-    pub lost_read: u64,
-    /// Per second and Node: a crash.
-    pub crash: u64,
-    /// Per crash: the disk is lost too.
-    pub wipe: u64,
-    /// Per second and Node: a pause.
-    pub pause: u64,
-    /// Longest pause, milliseconds.
-    pub pause_max: u64,
-    /// Longest a lost write may take to land, milliseconds.
-    pub late_max: u64,
-}
-
-impl Weather {
-    /// Storms.
-    pub const ROUGH: Weather = Weather {
-        lost_answer: 10,
-        lost_read: 5,
-        crash: 4,
-        wipe: 30,
-        pause: 5,
-        pause_max: 20_000,
-        late_max: 30_000,
-    };
-    /// Nothing goes wrong.
-    pub const CALM: Weather = Weather {
-        lost_answer: 0,
-        lost_read: 0,
-        crash: 0,
-        wipe: 0,
-        pause: 0,
-        pause_max: 0,
-        late_max: 0,
-    };
-}
-
-#[derive(Clone, Debug, Default)]
-struct Disk {
-    incarnation: u64,
-    records: Vec<Record>,
-    promised: Epoch,
-    durable: Revision,
-}
-
-impl Disk {
-    fn last(&self) -> Revision {
-        self.records
-            .last()
-            .map_or(Revision::ZERO, |record| record.revision)
-    }
-
-    fn epochs(&self) -> Vec<(Epoch, Revision)> {
-        let opening = self
-            .records
-            .iter()
-            .filter(|record| record.kind == Kind::Epoch);
-        opening
-            .map(|record| (record.epoch, record.revision))
-            .collect()
-    }
-}
-
-enum DiskWork {
-    Append(Vec<Record>),
-    Truncate(Revision),
-    Promise(Epoch),
-    Durable(Revision),
-}
-
-/// One Node in the weather.
-pub struct SimNode {
-    name: String,
-    disk: Disk,
-    work: VecDeque<DiskWork>,
-    /// The living process, and its number: what belongs to an earlier one is dropped.
-    node: Option<Node>,
-    life: u64,
-    paused_until: u64,
-    lease_until: u64,
-    /// Newest state per key, in-flight included.
-    keys: BTreeMap<Bytes, Meta>,
-    log: Vec<Record>,
-    shown: Revision,
-    upload: u64,
-}
+use crate::weather::Weather;
 
 enum Happening {
     Tick,
@@ -129,18 +38,18 @@ enum Happening {
 
 /// Nodes, bucket, queue, judges.
 pub struct World {
-    now: u64,
+    pub(crate) now: u64,
     turn: u64,
-    random: Random,
+    pub(crate) random: Random,
     weather: Weather,
     bucket: SimBucket,
-    nodes: Vec<SimNode>,
+    pub(crate) nodes: Vec<SimNode>,
     queue: BTreeMap<(u64, u64), (usize, u64, Happening)>,
-    checks: Checks,
+    pub(crate) checks: Checks,
     /// Every effect and input, as text, hashed: two runs of a seed must agree.
     trace: u64,
     steps: u64,
-    written: u64,
+    pub(crate) written: u64,
 }
 
 impl World {
@@ -395,35 +304,7 @@ impl World {
         self.at(back, index, Happening::Start);
     }
 
-    /// Clients write to whoever accepts it, and read where reads are granted.
-    fn clients(&mut self, index: usize) {
-        for _ in 0..self.random.between(0, 3) {
-            self.written += 1;
-            let key = Bytes::from(format!("key-{}", self.random.between(0, 9)));
-            let value = Some(Bytes::from(self.written.to_string()));
-            let node = &mut self.nodes[index];
-            let prev = node.keys.get(&key).copied();
-            let change = Change {
-                key,
-                value,
-                lease: 0,
-                prev,
-            };
-            let Some(process) = &mut node.node else {
-                return;
-            };
-            if let Ok(record) = process.assign(&change, 0) {
-                self.perform(index, Effect::Append(vec![record]));
-            }
-        }
-        self.flush(index);
-        let node = &self.nodes[index];
-        if node.node.is_some() && self.now < node.lease_until {
-            self.checks.linearizable_read(index, node.shown);
-        }
-    }
-
-    fn flush(&mut self, index: usize) {
+    pub(crate) fn flush(&mut self, index: usize) {
         let effect = self.nodes[index].node.as_mut().and_then(Node::flush);
         if let Some(effect) = effect {
             self.perform(index, effect);
@@ -446,34 +327,14 @@ impl World {
         self.flush(index);
     }
 
-    fn perform(&mut self, index: usize, effect: Effect) {
+    pub(crate) fn perform(&mut self, index: usize, effect: Effect) {
         match effect {
             Effect::ReadLock => self.at_soon(index, Happening::ReadsLock),
             Effect::ReadRegister => self.at_soon(index, Happening::ReadsRegister),
             Effect::ReadSlot { slot, .. } => self.at_soon(index, Happening::ReadsSlot(slot)),
-            Effect::SwapLock { expected, lock } => {
-                let (lands, answers) = self.write_lands();
-                if let Some(delay) = lands {
-                    self.at(
-                        delay,
-                        index,
-                        Happening::LockLands(expected.clone(), lock.clone(), answers),
-                    );
-                }
-                if !answers {
-                    self.at(500, index, Happening::LockSettles(expected, lock));
-                }
-            }
+            Effect::SwapLock { expected, lock } => self.swap_lock(index, expected, lock),
             Effect::SwapRegister { expected, register } => {
-                let (lands, answers) = self.write_lands();
-                if let Some(delay) = lands {
-                    let landing =
-                        Happening::RegisterLands(expected.clone(), register.clone(), answers);
-                    self.at(delay, index, landing);
-                }
-                if !answers {
-                    self.at(500, index, Happening::RegisterSettles(expected, register));
-                }
+                self.swap_register(index, expected, register);
             }
             Effect::Promise(epoch) => self.disk(index, DiskWork::Promise(epoch)),
             Effect::Append(records) => {
@@ -527,6 +388,31 @@ impl World {
                 assert!(namesake, "node {index} refuses to run: {reason}");
                 self.crash(index);
             }
+        }
+    }
+
+    fn swap_lock(&mut self, index: usize, expected: Option<Version>, lock: Lock) {
+        let (lands, answers) = self.write_lands();
+        if let Some(delay) = lands {
+            self.at(
+                delay,
+                index,
+                Happening::LockLands(expected.clone(), lock.clone(), answers),
+            );
+        }
+        if !answers {
+            self.at(500, index, Happening::LockSettles(expected, lock));
+        }
+    }
+
+    fn swap_register(&mut self, index: usize, expected: Option<Version>, register: Register) {
+        let (lands, answers) = self.write_lands();
+        if let Some(delay) = lands {
+            let landing = Happening::RegisterLands(expected.clone(), register.clone(), answers);
+            self.at(delay, index, landing);
+        }
+        if !answers {
+            self.at(500, index, Happening::RegisterSettles(expected, register));
         }
     }
 
@@ -586,68 +472,5 @@ impl World {
     /// The last word of the judges: what was acknowledged is in the chain.
     pub fn finish(&mut self) {
         self.checks.finish(&self.bucket);
-    }
-}
-
-impl SimNode {
-    fn new(name: String) -> SimNode {
-        SimNode {
-            name,
-            disk: Disk::default(),
-            work: VecDeque::new(),
-            node: None,
-            life: 0,
-            paused_until: 0,
-            lease_until: 0,
-            keys: BTreeMap::new(),
-            log: Vec::new(),
-            shown: Revision::ZERO,
-            upload: 0,
-        }
-    }
-
-    fn learn(&mut self, record: &Record) {
-        assert_eq!(
-            record.revision.0 as usize,
-            self.log.len() + 1,
-            "the log is contiguous"
-        );
-        self.log.push(record.clone());
-        if record.kind == Kind::Write {
-            let meta = Meta {
-                create_revision: record.create_revision,
-                mod_revision: record.revision,
-                version: record.version,
-                lease: record.lease,
-            };
-            self.keys.insert(record.key.clone(), meta);
-        }
-    }
-
-    fn recount(&mut self) {
-        self.keys.clear();
-        for record in std::mem::take(&mut self.log) {
-            self.learn(&record);
-        }
-    }
-
-    fn do_disk_work(&mut self) -> Option<DiskWork> {
-        let work = self.work.pop_front()?;
-        match &work {
-            DiskWork::Append(records) => {
-                for record in records {
-                    assert_eq!(
-                        record.revision,
-                        self.disk.last().next(),
-                        "the disk is contiguous"
-                    );
-                    self.disk.records.push(record.clone());
-                }
-            }
-            DiskWork::Truncate(last) => self.disk.records.truncate(last.0 as usize),
-            DiskWork::Promise(epoch) => self.disk.promised = *epoch,
-            DiskWork::Durable(upto) => self.disk.durable = *upto,
-        }
-        Some(work)
     }
 }

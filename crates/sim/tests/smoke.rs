@@ -1,6 +1,7 @@
 //! A few seeds on each change; every seed that ever failed stays, with its story.
 
-use sim::world::{Weather, World};
+use sim::weather::Weather;
+use sim::world::World;
 
 fn story(seed: u64, nodes: usize) -> World {
     let mut world = World::new(seed, nodes, Weather::ROUGH);

@@ -113,8 +113,17 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Shows every counter in `registry`.
+    /// Shows every counter in `registry`, those of the supported RPCs from the start: what has not happened
+    /// yet is a 0, not a gap.
     pub fn register(&self, registry: &mut Registry) {
+        for (service, method) in super::SUPPORTED {
+            let rpc = Rpc::of(&format!("/etcdserverpb.{service}/{method}"));
+            drop(self.started.get_or_create(&rpc));
+            drop(self.handled.get_or_create(&labels(rpc, Code::Ok)));
+            if rpc.grpc_type == "unary" {
+                drop(self.seconds.get_or_create(&rpc));
+            }
+        }
         registry.register("grpc_server_started", "RPCs started", self.started.clone());
         registry.register(
             "grpc_server_handled",

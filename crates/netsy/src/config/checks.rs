@@ -1,4 +1,5 @@
 //! What a configuration must fulfil as a whole: what is missing, and what does not go together.
+//! Each rule that does not hold is one sentence, at the place of the setting that broke it.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
 //! netsy.toml: from text to settings with their lines.
+//! Knows TOML and which names are settings; what a value means is the table's business.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
 //! Configuration: precedence, and the exact sentences an operator reads.
+//! The sentences are part of the product; change them here first.
 
 use super::*;
 
@@ -10,9 +11,7 @@ fn from_file(text: &str) -> Result<Config, Mistakes> {
 }
 
 fn sentences(text: &str) -> String {
-    from_file(text)
-        .expect_err("this configuration is wrong")
-        .to_string()
+    from_file(text).expect_err("this configuration is wrong").to_string()
 }
 
 /// The smallest configuration with more lines, whose first is line 5.
@@ -21,10 +20,7 @@ fn more(text: &str) -> String {
 }
 
 fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 #[test]
@@ -41,10 +37,7 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!(config.reads.when_degraded, WhenDegraded::Stale);
     assert_eq!(config.limits.request_bytes, 1_572_864);
     assert_eq!(config.watch.progress_interval, Duration::from_secs(5));
-    assert_eq!(
-        config.client.urls(config.client.listen),
-        ["http://127.0.0.1:2379"]
-    );
+    assert_eq!(config.client.urls(config.client.listen), ["http://127.0.0.1:2379"]);
 }
 
 #[test]
@@ -77,9 +70,16 @@ fn an_empty_file_says_all_that_is_missing() {
     );
 }
 
+/// Each of these lines after [`SMALLEST`] says what stands beside it.
+fn say(cases: &[(&str, &str)]) {
+    for (text, expected) in cases {
+        assert_eq!(sentences(&more(text)), *expected, "{text}");
+    }
+}
+
 #[test]
-fn each_mistake_in_a_file_has_its_line_and_what_would_be_right() {
-    let cases = [
+fn a_wrong_name_or_value_has_its_line_and_what_would_be_right() {
+    say(&[
         (
             "[elector]\ntimeuot = \"6s\"\n",
             "netsy.toml:6: `elector.timeuot` is no setting; did you mean `elector.timeout`?",
@@ -87,14 +87,6 @@ fn each_mistake_in_a_file_has_its_line_and_what_would_be_right() {
         (
             "[elektor]\ntimeout = \"6s\"\n",
             "netsy.toml:5: `elektor` is no setting; did you mean `elector`?",
-        ),
-        (
-            "kms_key_id = \"k\"\n",
-            "netsy.toml:5: `bucket.kms_key_id` needs `bucket.sse = \"kms\"`",
-        ),
-        (
-            "document_timeout = \"6s\"\n",
-            "netsy.toml:5: `bucket.document_timeout` (6s) must be below `elector.timeout` (6s), or one request that hangs costs the Elector its lock",
         ),
         (
             "renew_interval = \"2s\"\n",
@@ -105,32 +97,12 @@ fn each_mistake_in_a_file_has_its_line_and_what_would_be_right() {
             "netsy.toml:6: `elector.timeout` wants a duration above zero such as `2s`, `500ms` or `1h`, not `2 parsecs`",
         ),
         (
-            "document_timeout = \"1s\"\n[elector]\ntimeout = \"3s\"\n",
-            "netsy.toml:7: `elector.timeout` (3s) must be at least twice `elector.renew_interval` (2s), or one slow renewal costs the Elector its lock",
-        ),
-        (
-            "[elector]\nrenew_interval = \"5s\"\n",
-            "netsy.toml:6: `elector.timeout` (6s) must be at least twice `elector.renew_interval` (5s), or one slow renewal costs the Elector its lock",
-        ),
-        (
             "[client]\nlisten = \":2379\"\n",
             "netsy.toml:6: `client.listen` wants an IP address and a port such as `127.0.0.1:2379`, or `0.0.0.0:2379` for every interface, not `:2379`",
         ),
         (
             "[client]\nclient_cert_required = 1\n",
             "netsy.toml:6: `client.client_cert_required` wants true or false, not `1`",
-        ),
-        (
-            "[client]\ncert_file = \"a\"\n",
-            "netsy.toml:6: `client.cert_file` needs `client.key_file`",
-        ),
-        (
-            "[client]\ncert_file = \"a\"\nkey_file = \"b\"\n",
-            "netsy.toml:6: client certificates are required, but `client.ca_file` does not say who signs them",
-        ),
-        (
-            "[client]\ncert_file = \"a\"\nkey_file = \"b\"\nca_file = \"c\"\ninsecure_plaintext = true\n",
-            "netsy.toml:9: `client.insecure_plaintext` is on, but `client.cert_file` asks for TLS; drop one of them",
         ),
         (
             "[client]\nadvertise_urls = [\"https://a:2379\"]\n",
@@ -145,12 +117,47 @@ fn each_mistake_in_a_file_has_its_line_and_what_would_be_right() {
             "netsy.toml:6: `chunks.max_records` wants a whole number above zero, not `0`",
         ),
         (
-            "[chunks]\nmax_bytes = \"1MiB\"\n",
-            "netsy.toml:6: `chunks.max_bytes` (1048576) must be at least `limits.request_bytes` (1572864)",
-        ),
-        (
             "[log]\nlevel = 1.5\n",
             "netsy.toml:6: `log.level` wants `error`, `warn`, `info`, `debug` or `trace`, not a fraction",
+        ),
+        (
+            "data_dir = 3 4\n",
+            "netsy.toml:5: this is no TOML: string values must be quoted, expected literal string",
+        ),
+    ]);
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_named() {
+    say(&[
+        ("kms_key_id = \"k\"\n", "netsy.toml:5: `bucket.kms_key_id` needs `bucket.sse = \"kms\"`"),
+        (
+            "document_timeout = \"6s\"\n",
+            "netsy.toml:5: `bucket.document_timeout` (6s) must be below `elector.timeout` (6s), or one request that hangs costs the Elector its lock",
+        ),
+        (
+            "document_timeout = \"1s\"\n[elector]\ntimeout = \"3s\"\n",
+            "netsy.toml:7: `elector.timeout` (3s) must be at least twice `elector.renew_interval` (2s), or one slow renewal costs the Elector its lock",
+        ),
+        (
+            "[elector]\nrenew_interval = \"5s\"\n",
+            "netsy.toml:6: `elector.timeout` (6s) must be at least twice `elector.renew_interval` (5s), or one slow renewal costs the Elector its lock",
+        ),
+        (
+            "[client]\ncert_file = \"a\"\n",
+            "netsy.toml:6: `client.cert_file` needs `client.key_file`",
+        ),
+        (
+            "[client]\ncert_file = \"a\"\nkey_file = \"b\"\n",
+            "netsy.toml:6: client certificates are required, but `client.ca_file` does not say who signs them",
+        ),
+        (
+            "[client]\ncert_file = \"a\"\nkey_file = \"b\"\nca_file = \"c\"\ninsecure_plaintext = true\n",
+            "netsy.toml:9: `client.insecure_plaintext` is on, but `client.cert_file` asks for TLS; drop one of them",
+        ),
+        (
+            "[chunks]\nmax_bytes = \"1MiB\"\n",
+            "netsy.toml:6: `chunks.max_bytes` (1048576) must be at least `limits.request_bytes` (1572864)",
         ),
         (
             "endpoint = \"http://127.0.0.1:9000\"\n",
@@ -160,14 +167,7 @@ fn each_mistake_in_a_file_has_its_line_and_what_would_be_right() {
             "access_key_id = \"AKIA\"\n",
             "netsy.toml:5: `bucket.access_key_id` and `bucket.secret_access_key` go together; one of them is missing",
         ),
-        (
-            "data_dir = 3 4\n",
-            "netsy.toml:5: this is no TOML: string values must be quoted, expected literal string",
-        ),
-    ];
-    for (text, expected) in cases {
-        assert_eq!(sentences(&more(text)), expected, "{text}");
-    }
+    ]);
 }
 
 #[test]
@@ -178,10 +178,9 @@ fn plaintext_beyond_loopback_must_be_asked_for_by_name() {
          `client.cert_file`, `client.key_file` and `client.ca_file` (`netsy certs` makes them), or \
          `client.insecure_plaintext = true` if everybody who reaches it may read and write everything"
     );
-    let config = from_file(&more(
-        "[client]\nlisten = \"10.0.0.7:2379\"\ninsecure_plaintext = true\n",
-    ))
-    .unwrap();
+    let config =
+        from_file(&more("[client]\nlisten = \"10.0.0.7:2379\"\ninsecure_plaintext = true\n"))
+            .unwrap();
     assert_eq!(config.warnings().len(), 1);
 }
 
@@ -189,9 +188,7 @@ fn plaintext_beyond_loopback_must_be_asked_for_by_name() {
 fn every_interface_needs_an_advertised_address() {
     let tls = "cert_file = \"a\"\nkey_file = \"b\"\nca_file = \"c\"\n";
     assert_eq!(
-        sentences(&more(&format!(
-            "[client]\nlisten = \"0.0.0.0:2379\"\n{tls}"
-        ))),
+        sentences(&more(&format!("[client]\nlisten = \"0.0.0.0:2379\"\n{tls}"))),
         "netsy.toml:6: `client.advertise_urls` is needed when `client.listen` is every interface; name the \
          address that clients use, such as `[\"https://netsy-1.example:2379\"]`"
     );
@@ -199,28 +196,16 @@ fn every_interface_needs_an_advertised_address() {
         "[client]\nlisten = \"0.0.0.0:2379\"\nadvertise_urls = [\"https://n1:2379\"]\n{tls}"
     ));
     let config = from_file(&text).unwrap();
-    assert_eq!(
-        config.client.urls(config.client.listen),
-        ["https://n1:2379"]
-    );
+    assert_eq!(config.client.urls(config.client.listen), ["https://n1:2379"]);
 }
 
 #[test]
 fn bucket_urls_are_looked_at_closely() {
     let with = |url: &str| {
         let text = format!("cluster_id = \"prod\"\nnode_id = \"n1\"\nbucket.url = \"{url}\"\n");
-        from_file(&text)
-            .map(|_| ())
-            .map_err(|mistakes| mistakes.to_string())
+        from_file(&text).map(|_| ()).map_err(|mistakes| mistakes.to_string())
     };
-    for good in [
-        "s3://a",
-        "s3://a/b/c",
-        "gs://a",
-        "az://a/b",
-        "file:///srv/netsy",
-        "memory:///",
-    ] {
+    for good in ["s3://a", "s3://a/b/c", "gs://a", "az://a/b", "file:///srv/netsy", "memory:///"] {
         assert_eq!(with(good), Ok(()), "{good}");
     }
     let cases = [
@@ -232,14 +217,8 @@ fn bucket_urls_are_looked_at_closely() {
             "file:///var/lib",
             "`data_dir` (/var/lib/netsy) and the bucket (/var/lib) must not lie in one another; the bucket has to survive the loss of the Node's own files",
         ),
-        (
-            "s3:///x",
-            "`bucket.url` names no bucket; it wants `s3://bucket/prefix`",
-        ),
-        (
-            "stuff",
-            "`bucket.url` wants a URL such as `s3://bucket/prefix`, not `stuff`",
-        ),
+        ("s3:///x", "`bucket.url` names no bucket; it wants `s3://bucket/prefix`"),
+        ("stuff", "`bucket.url` wants a URL such as `s3://bucket/prefix`, not `stuff`"),
         (
             "https://minio:9000/x",
             "`bucket.url` wants a URL of `file`, `s3`, `gs`, `az` or `memory`, not of `https`; an S3-compatible server is `s3://bucket` with `bucket.endpoint`",
@@ -257,28 +236,19 @@ fn bucket_urls_are_looked_at_closely() {
 #[test]
 fn unknown_variables_that_look_like_ours_are_mistakes() {
     let from = |pairs: &[(&str, &str)]| {
-        Draft::new()
-            .file(Path::new("netsy.toml"), SMALLEST)
-            .environment(variables(pairs))
-            .finish()
+        Draft::new().file(Path::new("netsy.toml"), SMALLEST).environment(variables(pairs)).finish()
     };
     assert_eq!(
-        from(&[("NETSY_BUKCET_URL", "s3://x")])
-            .unwrap_err()
-            .to_string(),
+        from(&[("NETSY_BUKCET_URL", "s3://x")]).unwrap_err().to_string(),
         "NETSY_BUKCET_URL: no setting has this variable; did you mean `NETSY_BUCKET_URL`?"
     );
     assert_eq!(
-        from(&[("NETSY_SOMETHING_ELSE", "1")])
-            .unwrap_err()
-            .to_string(),
+        from(&[("NETSY_SOMETHING_ELSE", "1")]).unwrap_err().to_string(),
         "NETSY_SOMETHING_ELSE: no setting has this variable; `netsy serve --help` lists all; unset it if it is \
          not meant for netsy"
     );
     assert_eq!(
-        from(&[("NETSY_ELECTOR_TIMEOUT", "soon")])
-            .unwrap_err()
-            .to_string(),
+        from(&[("NETSY_ELECTOR_TIMEOUT", "soon")]).unwrap_err().to_string(),
         "NETSY_ELECTOR_TIMEOUT: `elector.timeout` wants a duration above zero such as `2s`, `500ms` or `1h`, \
          not `soon`"
     );
@@ -305,9 +275,7 @@ fn secrets_are_shown_nowhere() {
     let text = more("access_key_id = \"hush\"\nsecret_access_key = \"hush\"\n");
     let shown = format!("{:?}", from_file(&text).unwrap());
     assert!(!shown.contains("hush"), "{shown}");
-    let mistakes = sentences(&more(
-        "access_key_id = [\"hush\"]\nsecret_access_key = [\"hush\"]\n",
-    ));
+    let mistakes = sentences(&more("access_key_id = [\"hush\"]\nsecret_access_key = [\"hush\"]\n"));
     assert!(!mistakes.contains("hush"), "{mistakes}");
 }
 
@@ -327,9 +295,7 @@ fn dev_binds_loopback_only() {
     assert_eq!(config.bucket.url, "file:///tmp/x%20y/bucket");
     assert_eq!(config.data_dir, Path::new("/tmp/x y/node-1"));
     assert!(Config::dev(dir, "[::1]:2379", "127.0.0.1:0").is_ok());
-    let refused = Config::dev(dir, "0.0.0.0:2379", "127.0.0.1:0")
-        .unwrap_err()
-        .to_string();
+    let refused = Config::dev(dir, "0.0.0.0:2379", "127.0.0.1:0").unwrap_err().to_string();
     assert_eq!(
         refused,
         "--listen: `netsy dev` has no TLS and binds loopback only, not `0.0.0.0:2379`; to serve other machines \
@@ -343,17 +309,11 @@ fn the_table_of_settings_is_consistent() {
     for (index, setting) in settings::SETTINGS.iter().enumerate() {
         let others = &settings::SETTINGS[index + 1..];
         assert!(
-            others
-                .iter()
-                .all(|other| other.variable() != setting.variable()),
+            others.iter().all(|other| other.variable() != setting.variable()),
             "{}",
             setting.key
         );
-        assert!(
-            others.iter().all(|other| other.flag() != setting.flag()),
-            "{}",
-            setting.key
-        );
+        assert!(others.iter().all(|other| other.flag() != setting.flag()), "{}", setting.key);
     }
     // Reads every default.
     let _ = Draft::new();

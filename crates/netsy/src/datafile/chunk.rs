@@ -8,10 +8,14 @@ use bytes::Bytes;
 use super::envelope::{Header, Kind};
 use super::reader::Reader;
 use super::writer::Writer;
-use super::{Damaged, Encoded, Origin};
+use super::{Damaged, Encoded, Malformed, Origin};
 
 /// Keys and values of more bytes than this are compressed.
 const PLAIN_LIMIT: usize = 4096;
+
+/// The most bytes the Records of one Chunk may take together, uncompressed. A Primary that gathers
+/// Records for a Chunk stays far below.
+pub const CAP: usize = 1 << 30;
 
 /// A decoded Chunk.
 #[derive(Clone, Debug)]
@@ -25,7 +29,7 @@ pub struct Chunk {
 /// Encodes `records`, which are contiguous and at least one, as one object.
 ///
 /// # Panics
-/// If `records` is empty or has a gap.
+/// If `records` is empty, has a gap, or exceeds [`CAP`].
 #[must_use]
 pub fn encode(origin: &Origin, records: &[Encoded]) -> Bytes {
     let first = records
@@ -33,6 +37,11 @@ pub fn encode(origin: &Origin, records: &[Encoded]) -> Bytes {
         .expect("a Chunk holds at least one Record")
         .record
         .revision;
+    let size: usize = records.iter().map(|record| record.bytes.len()).sum();
+    assert!(
+        size <= CAP,
+        "{size} bytes of Records are too much for one Chunk"
+    );
     let content: usize = records
         .iter()
         .map(|r| r.record.key.len() + r.record.value.len())
@@ -60,8 +69,13 @@ pub fn encode(origin: &Origin, records: &[Encoded]) -> Bytes {
 pub fn decode(object: &str, bytes: &Bytes, cluster_id: &str) -> Result<Chunk, Damaged> {
     let mut reader = Reader::new(object, cluster_id, Kind::KindChunk);
     reader.push(bytes);
-    let mut records = Vec::new();
+    let (mut records, mut size) = (Vec::new(), 0);
     while let Some(record) = reader.record()? {
+        size += record.bytes.len();
+        if size > CAP {
+            let why = format!("it holds more than {CAP} bytes of Records");
+            return Err(reader.damaged(Malformed { why }));
+        }
         records.push(record);
     }
     let (origin, ..) = reader.finish()?;

@@ -120,10 +120,12 @@ impl Reader {
         if self.footer.is_none() {
             let why = match &self.header {
                 None => "it ends inside its header".to_owned(),
-                Some(header) if self.seen.count < header.count => format!(
-                    "it ends after {} of {} Records",
-                    self.seen.count, header.count
-                ),
+                Some(header) if self.seen.count < header.count => {
+                    format!(
+                        "it ends after {} of {} Records",
+                        self.seen.count, header.count
+                    )
+                }
                 Some(_) => "it ends inside its footer".to_owned(),
             };
             return Err(self.damaged(Malformed { why }));

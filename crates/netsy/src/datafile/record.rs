@@ -56,14 +56,8 @@ pub fn encode(record: &Record) -> Bytes {
     put_body(&mut out, record);
 
     let crc = wire::crc(&out[CRC_GAP..]);
-    let start = if crc == 0 {
-        CRC_GAP
-    } else {
-        CRC_GAP - 1 - wire::varint_len(crc)
-    };
-    let mut front = Vec::with_capacity(CRC_GAP);
-    wire::put_number(&mut front, field::CRC, crc);
-    out[start..CRC_GAP].copy_from_slice(&front);
+    let start = CRC_GAP - wire::number_len(crc);
+    wire::write_number(&mut out[start..CRC_GAP], field::CRC, crc);
     Bytes::from(out).slice(start..)
 }
 
@@ -90,12 +84,14 @@ fn put_body(out: &mut Vec<u8>, record: &Record) {
 
 /// A google.protobuf.Timestamp from nanoseconds since 1970.
 fn put_time(out: &mut Vec<u8>, number: u32, nanoseconds: i64) {
-    let seconds = nanoseconds.div_euclid(1_000_000_000);
-    let nanos = nanoseconds.rem_euclid(1_000_000_000);
-    let mut time = Vec::with_capacity(18);
-    wire::put_number(&mut time, 1, seconds as u64);
-    wire::put_number(&mut time, 2, nanos as u64);
-    wire::put_bytes(out, number, &time);
+    let seconds = nanoseconds.div_euclid(1_000_000_000) as u64;
+    let nanos = nanoseconds.rem_euclid(1_000_000_000) as u64;
+    let length = wire::number_len(seconds) + wire::number_len(nanos);
+    if length > 0 {
+        wire::put_head(out, number, length);
+        wire::put_number(out, 1, seconds);
+        wire::put_number(out, 2, nanos);
+    }
 }
 
 /// Decodes and checks one Record. Its key and value share `bytes`.
@@ -128,11 +124,8 @@ pub(super) fn decode_checked(bytes: &Bytes) -> Result<(Record, Checked<'_>), Mal
     for field in Fields::of(bytes) {
         let field = field?;
         match u32::try_from(field.number).unwrap_or(u32::MAX) {
-            field::CRC => {
-                if crc.replace((field.number()?, field.at.clone())).is_some() {
-                    return Err(Malformed::new("it holds two crcs"));
-                }
-            }
+            field::CRC if crc.is_some() => return Err(Malformed::new("it holds two crcs")),
+            field::CRC => crc = Some((field.number()?, field.at.clone())),
             field::REVISION => record.revision = Revision(field.natural()?),
             field::KEY => record.key = bytes.slice_ref(field.bytes()?),
             field::CREATED => record.created = field.number()? != 0,

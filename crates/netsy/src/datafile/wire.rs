@@ -61,11 +61,37 @@ pub(super) fn put_number(out: &mut Vec<u8>, number: u32, value: u64) {
     }
 }
 
+/// Bytes a number field takes whose tag is one byte.
+pub(super) fn number_len(value: u64) -> usize {
+    if value == 0 { 0 } else { 1 + varint_len(value) }
+}
+
+/// Fills `place`, which is `number_len(value)` long, with a number field.
+pub(super) fn write_number(place: &mut [u8], number: u32, mut value: u64) {
+    let Some((last, head)) = place.split_last_mut() else {
+        return;
+    };
+    for (index, byte) in head.iter_mut().enumerate() {
+        if index == 0 {
+            *byte = (number << 3) as u8;
+        } else {
+            *byte = value as u8 | 0x80;
+            value >>= 7;
+        }
+    }
+    *last = value as u8;
+}
+
+/// Appends what stands before `length` bytes of a field.
+pub(super) fn put_head(out: &mut Vec<u8>, number: u32, length: usize) {
+    put_varint(out, u64::from(number) << 3 | LENGTH);
+    put_varint(out, length as u64);
+}
+
 /// Appends a field of bytes; none at all are left out.
 pub(super) fn put_bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
     if !value.is_empty() {
-        put_varint(out, u64::from(number) << 3 | LENGTH);
-        put_varint(out, value.len() as u64);
+        put_head(out, number, value.len());
         out.extend_from_slice(value);
     }
 }

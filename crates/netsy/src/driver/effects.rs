@@ -11,10 +11,10 @@ use bytes::Bytes;
 use object_store::path::Path;
 use parking_lot::Mutex;
 use rules::chain::{Found, first_difference};
-use rules::node::{Effect, Input};
 use rules::record::Record;
 use rules::register::{Held, Swapped, Version};
 use rules::revision::{Epoch, Revision};
+use rules::step::{Effect, Input};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -59,7 +59,11 @@ impl Driver {
                 self.batch_urgent = true;
             }
             Effect::ReadSlot { slot, confirm } => self.read_slot(slot, confirm),
-            Effect::Upload { first, last, opening } => self.upload(first, last, opening),
+            Effect::Upload {
+                first,
+                last,
+                opening,
+            } => self.upload(first, last, opening),
             Effect::AbandonUpload => self.abandon_upload(),
             Effect::Append(records) => records.into_iter().for_each(|record| self.take(record)),
             Effect::Truncate(last) => self.truncate(last),
@@ -72,7 +76,10 @@ impl Driver {
                 }
             }
             Effect::Corrupt(reason) => {
-                error!(reason, "this node stops serving: its log and the bucket do not agree");
+                error!(
+                    reason,
+                    "this node stops serving: its log and the bucket do not agree"
+                );
             }
             Effect::Refuse(reason) => self.ended = Some(Ended::Refused(reason)),
             Effect::Closed => self.ended = Some(Ended::Closed),
@@ -84,7 +91,11 @@ impl Driver {
         self.send_batch();
         self.generation += 1;
         self.view.truncate(last);
-        while self.unsent.back().is_some_and(|encoded| encoded.record.revision > last) {
+        while self
+            .unsent
+            .back()
+            .is_some_and(|encoded| encoded.record.revision > last)
+        {
             self.unsent.pop_back();
         }
         self.batch.truncate_above = Some(last);
@@ -93,7 +104,11 @@ impl Driver {
 
     /// The chain reaches further. Told to the disk with the next batch: it only saves reading again.
     fn durable(&mut self, upto: Revision) {
-        while self.unsent.front().is_some_and(|encoded| encoded.record.revision <= upto) {
+        while self
+            .unsent
+            .front()
+            .is_some_and(|encoded| encoded.record.revision <= upto)
+        {
             self.unsent.pop_front();
         }
         self.upload = None;
@@ -105,8 +120,14 @@ impl Driver {
         self.view.release(committed);
         self.batch.committed = Some(committed);
         self.metrics.committed_revision.set(committed.wire());
-        while self.waiting.front().is_some_and(|waiting| waiting.upto <= committed) {
-            let Some(waiting) = self.waiting.pop_front() else { break };
+        while self
+            .waiting
+            .front()
+            .is_some_and(|waiting| waiting.upto <= committed)
+        {
+            let Some(waiting) = self.waiting.pop_front() else {
+                break;
+            };
             if waiting.outcome.assigned.is_some() {
                 let _ = waiting.reply.send(Ok(waiting.outcome));
             } else {
@@ -160,12 +181,17 @@ impl Driver {
         self.spawn(|bucket| async move {
             let name = document.location();
             let expected = expected.map(|version| versions.find(&name, &version));
-            match bucket.swap(&document, expected.as_ref(), Bytes::from(body), &mark).await {
+            match bucket
+                .swap(&document, expected.as_ref(), Bytes::from(body), &mark)
+                .await
+            {
                 Settled::Won(version) => input(Swapped::Won(versions.note(&name, &mark, version))),
-                Settled::Lost(found) => match found.map(|found| versions.hold(&name, found)).transpose() {
-                    Ok(held) => input(Swapped::Lost(held)),
-                    Err(why) => Input::ChainDamaged(format!("read `{name}`: {why}")),
-                },
+                Settled::Lost(found) => {
+                    match found.map(|found| versions.hold(&name, found)).transpose() {
+                        Ok(held) => input(Swapped::Lost(held)),
+                        Err(why) => Input::ChainDamaged(format!("read `{name}`: {why}")),
+                    }
+                }
                 Settled::Unknown(why) => {
                     warn!(%why, "the outcome of a write is not known yet; sending it again");
                     input(Swapped::Unknown)
@@ -197,7 +223,11 @@ impl Driver {
     fn upload(&mut self, first: Revision, last: Revision, opening: Option<Record>) {
         let mut records: Vec<Encoded> = Vec::new();
         let mut bytes = 0;
-        for encoded in self.unsent.iter().take_while(|encoded| encoded.record.revision <= last) {
+        for encoded in self
+            .unsent
+            .iter()
+            .take_while(|encoded| encoded.record.revision <= last)
+        {
             bytes += encoded.bytes.len();
             let full = bytes > self.chunk_bytes_max || records.len() >= self.chunk_records_max;
             // A fence carries everything, however much it is.
@@ -206,8 +236,13 @@ impl Driver {
             }
             records.push(encoded.clone());
         }
-        records.extend(opening.map(|record| Encoded { bytes: record::encode(&record), record }));
-        let epoch = records.last().map_or(Epoch::ZERO, |encoded| encoded.record.epoch);
+        records.extend(opening.map(|record| Encoded {
+            bytes: record::encode(&record),
+            record,
+        }));
+        let epoch = records
+            .last()
+            .map_or(Epoch::ZERO, |encoded| encoded.record.epoch);
         let origin = self.origin(epoch);
         self.metrics.chunk_records.observe(records.len() as f64);
         self.upload_since = now();
@@ -258,7 +293,10 @@ impl Versions {
     fn hold<T: DeserializeOwned>(&self, name: &Path, found: Versioned) -> Result<Held<T>, String> {
         let document = serde_json::from_slice(&found.body).map_err(|error| error.to_string())?;
         let mark = found.mark().ok_or("it carries no mark")?.to_owned();
-        Ok(Held { document, version: self.note(name, &mark, found.version) })
+        Ok(Held {
+            document,
+            version: self.note(name, &mark, found.version),
+        })
     }
 
     /// The store's version to name as a condition.
@@ -266,7 +304,10 @@ impl Versions {
         let known = self.0.lock();
         let mut noted = known.get(name).into_iter().flatten();
         let found = noted.find(|(mark, _)| *mark == version.0);
-        found.expect("every version the rules hold was noted when it was read or won").1.clone()
+        found
+            .expect("every version the rules hold was noted when it was read or won")
+            .1
+            .clone()
     }
 }
 
@@ -278,7 +319,9 @@ async fn settle(
     records: Vec<Encoded>,
     metrics: Arc<crate::telemetry::Metrics>,
 ) -> Input {
-    let last = records.last().map_or(first, |encoded| encoded.record.revision);
+    let last = records
+        .last()
+        .map_or(first, |encoded| encoded.record.revision);
     let bytes = chunk::encode(&origin, &records);
     let mut pause = SETTLE_AGAIN;
     loop {
@@ -293,7 +336,10 @@ async fn settle(
         match slot {
             Slot::Won => return Input::Uploaded(first, last),
             Slot::Taken(_) => {
-                warn!(slot = first.0, "another node has extended the chain: the tail slot is taken");
+                warn!(
+                    slot = first.0,
+                    "another node has extended the chain: the tail slot is taken"
+                );
                 return Input::SlotTaken(first);
             }
             Slot::Damaged(damaged) => return Input::ChainDamaged(damaged.to_string()),

@@ -6,7 +6,9 @@
 //! has seen is committed. Slow work (bucket, disk) runs elsewhere and comes back as an Input.
 
 mod effects;
+mod housekeeping;
 mod progress;
+mod publish;
 mod reads;
 mod registration;
 mod restore;
@@ -16,15 +18,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rules::node::{Input, Node};
+use rules::node::Node;
 use rules::primary::Tenure;
 use rules::refusal::Refusal;
 use rules::register::Register;
 use rules::revision::Revision;
+use rules::step::Input;
 use rules::txn::Txn;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 pub use registration::{Members, Registered, Registration, check_cluster, register};
 pub use restore::{RestoreFailure, Restored, restore};
@@ -34,9 +36,7 @@ use reads::Unconfirmed;
 
 use crate::bucket::Bucket;
 use crate::datafile::{Encoded, Origin, record};
-use crate::standing::{
-    Board, HealthState, Member, Outcome, PrimaryState, Request, Standing, now,
-};
+use crate::standing::{Board, Member, Outcome, Request, now};
 use crate::store::{Batch, Store};
 use crate::telemetry::Metrics;
 use crate::view::View;
@@ -310,8 +310,15 @@ impl Driver {
             Ok(record) => {
                 let revision = record.revision;
                 self.take(record);
-                let outcome = Outcome { decision, assigned: Some(revision) };
-                self.waiting.push_back(Waiting { upto: revision, outcome, reply });
+                let outcome = Outcome {
+                    decision,
+                    assigned: Some(revision),
+                };
+                self.waiting.push_back(Waiting {
+                    upto: revision,
+                    outcome,
+                    reply,
+                });
             }
             Err(refusal) => {
                 let _ = reply.send(Err(refusal));
@@ -326,9 +333,16 @@ impl Driver {
         reply: oneshot::Sender<Result<Outcome, Refusal>>,
     ) {
         let upto = decision.base;
-        let outcome = Outcome { decision, assigned: None };
+        let outcome = Outcome {
+            decision,
+            assigned: None,
+        };
         if upto > self.node.log().committed {
-            self.waiting.push_back(Waiting { upto, outcome, reply });
+            self.waiting.push_back(Waiting {
+                upto,
+                outcome,
+                reply,
+            });
         } else {
             self.confirm(Unconfirmed::Txn(outcome, reply));
         }
@@ -371,248 +385,6 @@ impl Driver {
         );
     }
 
-    /// What time alone brings: Snapshots, the Elector's list of members, gauges, a disk that came back.
-    fn housekeeping(&mut self) {
-        self.tend_snapshots();
-        self.tend_members();
-        self.tend_disk();
-        let log = self.node.log();
-        self.metrics.latest_revision.set(log.last.wire());
-        self.metrics.bucket_revision.set(log.durable.wire());
-        self.metrics.pending_writes.set(self.waiting.len() as i64);
-    }
-
-    /// The Elector's duty: member ids for every registered Node, looked at every few seconds.
-    fn tend_members(&mut self) {
-        let every = if self.members.is_empty() { 500 } else { 5_000 };
-        if !self.node.elector().is_acting(now()) || now() < self.members_at + every {
-            return;
-        }
-        self.members_at = now();
-        let (bucket, cluster_id) = (self.bucket.clone(), self.cluster_id.clone());
-        let events = self.events.clone();
-        self.runtime.spawn(async move {
-            match registration::tend_members(&bucket, &cluster_id).await {
-                Ok(members) => {
-                    let _ = events.send(Event::Members(members));
-                }
-                Err(why) => warn!(why, "could not look after the members; trying again"),
-            }
-        });
-    }
-
-    fn members_known(&self) -> Result<Vec<Member>, Refusal> {
-        if self.node.elector().is_acting(now()) && !self.members.is_empty() {
-            return Ok(self.members.clone());
-        }
-        Err(Refusal::Unavailable(format!(
-            "netsy: node `{}` is not the elector, which alone knows the members",
-            self.registration.node_id
-        )))
-    }
-
-    /// Looks whether a disk that failed works again.
-    fn tend_disk(&mut self) {
-        if now() < self.disk_at + 1_000 {
-            return;
-        }
-        self.disk_at = now();
-        if let Ok(sizes) = self.store.sizes() {
-            self.board.set_sizes(sizes);
-        }
-        if !self.disk_failed || self.recovering {
-            return;
-        }
-        self.recovering = true;
-        let (store, events) = (self.store.clone(), self.events.clone());
-        self.runtime.spawn_blocking(move || {
-            let event = match store.recover() {
-                Ok(_) => Event::DiskBack,
-                Err(failure) => Event::DiskStillLost(failure.to_string()),
-            };
-            let _ = events.send(event);
-        });
-    }
-
-    /// The disk works again: what it holds is the log, and Records beyond the chain wait for a Chunk.
-    fn disk_back(&mut self) {
-        self.recovering = false;
-        self.disk_failed = false;
-        self.generation += 1;
-        let meta = self.store.meta();
-        info!(last = meta.last.0, "the local database works again");
-        self.step(Input::DiskBack { last: meta.last, durable: meta.durable });
-        self.unsent.clear();
-        let unsent = &mut self.unsent;
-        let read = self.store.scan(meta.durable, meta.last, &mut |encoded| {
-            unsent.push_back(encoded);
-            std::ops::ControlFlow::Continue(())
-        });
-        if let Err(failure) = read {
-            self.disk_lost(&failure.to_string());
-        }
-    }
-
-    fn disk_lost(&mut self, why: &str) {
-        if !self.disk_failed {
-            warn!(why, "the local database failed: this node accepts no writes until it works again");
-        }
-        self.disk_failed = true;
-        self.step(Input::DiskLost(why.to_owned()));
-    }
-
-    /// Why this Node does not answer for the log just now.
-    fn not_primary(&self) -> Refusal {
-        if self.node.tenure() == Tenure::None && self.node.elector().register().is_none() {
-            return Refusal::NoLeader;
-        }
-        Refusal::Unavailable(format!("netsy: {}", self.why_not_writable()))
-    }
-
-    /// A sentence for clients and operators.
-    fn why_not_writable(&self) -> String {
-        if let Some(trouble) = self.node.trouble() {
-            return format!("node `{}` is degraded: {trouble}", self.registration.node_id);
-        }
-        let me = &self.registration.node_id;
-        match self.node.tenure() {
-            Tenure::Draining(_) | Tenure::Closing(_) => format!("node `{me}` is shutting down"),
-            Tenure::Active(_) => {
-                format!("node `{me}` cannot renew its read lease: the bucket does not answer in time")
-            }
-            Tenure::None => {
-                let holder = self.node.elector().lock().and_then(|lock| lock.elector.as_ref());
-                let primary =
-                    self.node.elector().register().and_then(|register| register.primary.as_ref());
-                match (primary, holder) {
-                    (Some(primary), Some(holder)) if holder.node_id != *me => format!(
-                        "node `{me}` does not accept writes: the primary on this bucket is node `{}` \
-                         and node `{}` holds the elector lock; this node takes over when that lock has \
-                         not been renewed for {}",
-                        primary.node_id,
-                        holder.node_id,
-                        humantime::format_duration(self.elector_timeout),
-                    ),
-                    _ => format!("node `{me}` does not accept writes: no primary is active yet"),
-                }
-            }
-            _ => format!("node `{me}` is taking over as primary"),
-        }
-    }
-
-    /// Shows the doors where the Node stands now.
-    fn publish(&mut self) {
-        let tenure = self.node.tenure();
-        let primary_state = match tenure {
-            Tenure::None => PrimaryState::Replica,
-            Tenure::Active(_) => PrimaryState::Active,
-            Tenure::Draining(_) | Tenure::Closing(_) => PrimaryState::Draining,
-            _ => PrimaryState::Starting,
-        };
-        let (health, reason) = self.health();
-        let before = self.board.standing();
-        let leader_name = self.leader_name();
-        let id_of = |name: &str| {
-            let found = self.members.iter().find(|member| member.name == name);
-            found.map_or(0, |member| member.member_id)
-        };
-        let leader = leader_name.as_deref().map_or(0, id_of);
-        let member_id = match id_of(&self.registration.node_id) {
-            0 => before.member_id,
-            id => id,
-        };
-        let elector = self.node.elector().is_acting(now());
-        let epoch = tenure.epoch().unwrap_or(self.node.log().epoch_at(self.node.log().last));
-        let same = before.health == health
-            && before.reason == reason
-            && before.primary_state == primary_state
-            && before.epoch == epoch
-            && before.leader == leader
-            && before.member_id == member_id
-            && before.elector == elector
-            && before.members.len() == self.members.len();
-        if same && before.members == self.members {
-            return;
-        }
-        self.announce(&before, health, reason.as_deref(), primary_state);
-        self.board.set_standing(Standing {
-            node_id: self.registration.node_id.clone(),
-            cluster_id: self.cluster_id.clone(),
-            member_id,
-            health,
-            reason,
-            primary_state,
-            epoch,
-            leader,
-            leader_name,
-            elector,
-            members: if elector { self.members.clone() } else { Vec::new() },
-        });
-    }
-
-    fn announce(
-        &self,
-        before: &Standing,
-        health: HealthState,
-        reason: Option<&str>,
-        primary_state: PrimaryState,
-    ) {
-        if before.primary_state != primary_state {
-            info!(from = ?before.primary_state, to = ?primary_state, "the primary state of this node changed");
-        }
-        if before.health != health {
-            let reason = reason.unwrap_or("everything it needs is there");
-            if health == HealthState::Healthy {
-                info!(from = ?before.health, to = ?health, reason, "the health state changed");
-            } else {
-                warn!(from = ?before.health, to = ?health, reason, "the health state changed");
-            }
-        }
-    }
-
-    /// The Primary this Node may point clients to: only itself, until Nodes speak with one another.
-    fn leader_name(&self) -> Option<String> {
-        matches!(self.node.tenure(), Tenure::Active(_)).then(|| self.registration.node_id.clone())
-    }
-
-    /// Whether another Node holds the Elector lock, so that this one has nothing to do.
-    fn is_followed(&self) -> bool {
-        let holder = self.node.elector().lock().and_then(|lock| lock.elector.as_ref());
-        holder.is_some_and(|holder| holder.node_id != self.registration.node_id)
-    }
-
-    fn health(&self) -> (HealthState, Option<String>) {
-        if let Some(trouble) = self.node.trouble() {
-            return (HealthState::Degraded, Some(trouble.to_owned()));
-        }
-        let silent = self.upload.is_some()
-            && now().saturating_sub(self.upload_since)
-                > u64::try_from(self.silence_max.as_millis()).unwrap_or(u64::MAX);
-        match self.node.tenure() {
-            Tenure::Active(_) if silent => {
-                let reason = "the bucket does not take the newest chunk: writes wait".to_owned();
-                (HealthState::Degraded, Some(reason))
-            }
-            Tenure::Active(_) if self.node.settings().lease > 0 && !self.board.has_lease() => {
-                (HealthState::Degraded, Some(self.why_not_writable()))
-            }
-            Tenure::Active(_) if self.members.is_empty() => {
-                (HealthState::Loading, Some("members.json is being read".to_owned()))
-            }
-            Tenure::Active(_) => (HealthState::Healthy, None),
-            Tenure::None if self.is_followed() => {
-                (HealthState::Degraded, Some(self.why_not_writable()))
-            }
-            Tenure::None | Tenure::Draining(_) | Tenure::Closing(_) => {
-                (HealthState::Loading, Some(self.why_not_writable()))
-            }
-            _ if !self.node.is_caught_up() => {
-                (HealthState::Loading, Some("reading the chain in the bucket".to_owned()))
-            }
-            _ => (HealthState::Loading, Some(self.why_not_writable())),
-        }
-    }
-
     fn origin(&self, epoch: rules::revision::Epoch) -> Origin {
         Origin {
             cluster_id: self.cluster_id.clone(),
@@ -625,6 +397,8 @@ impl Driver {
 
 /// Wall-clock nanoseconds since 1970. Only ever written into Records and headers, never compared.
 fn wall_clock() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -27,7 +27,11 @@ impl Progress {
             }
             bar
         });
-        Progress { bar, began: Instant::now(), line_at: Instant::now() }
+        Progress {
+            bar,
+            began: Instant::now(),
+            line_at: Instant::now(),
+        }
     }
 
     /// The log reaches this Revision.

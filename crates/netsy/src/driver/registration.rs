@@ -79,7 +79,9 @@ pub enum Registered {
 /// # Errors
 /// A sentence: the bucket is another cluster's, unreadable, or its `members.json` is damaged.
 pub async fn check_cluster(bucket: &Bucket, cluster_id: &str) -> Result<(), String> {
-    let Some(members) = read_members(bucket).await? else { return Ok(()) };
+    let Some(members) = read_members(bucket).await? else {
+        return Ok(());
+    };
     if members.cluster_id != cluster_id {
         return Err(format!(
             "the bucket belongs to cluster `{}`, and this node is configured for cluster `{cluster_id}`: \
@@ -98,7 +100,10 @@ pub async fn register(bucket: &Bucket, own: &Registration) -> Result<Registered,
     let document = Document::Node(own.node_id.clone());
     let name = document.location();
     loop {
-        let found = bucket.read(&document).await.map_err(|failure| failure.to_string())?;
+        let found = bucket
+            .read(&document)
+            .await
+            .map_err(|failure| failure.to_string())?;
         let before: Option<Registration> = found
             .as_ref()
             .map(|found| serde_json::from_slice(&found.body))
@@ -116,14 +121,20 @@ pub async fn register(bucket: &Bucket, own: &Registration) -> Result<Registered,
         };
         let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
         let version = found.map(|found| found.version);
-        match bucket.swap(&document, version.as_ref(), Bytes::from(body), &next.mark).await {
+        match bucket
+            .swap(&document, version.as_ref(), Bytes::from(body), &next.mark)
+            .await
+        {
             Swapped::Won(_) => return Ok(Registered::Done),
             Swapped::Lost(_) => return Ok(Registered::OldDisk),
             Swapped::Unknown(why) => {
                 tracing::warn!(%why, "the outcome of registering is not known yet; looking again");
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
                 // Our own write may have landed: then what is read next is ours.
-                let now = bucket.read(&document).await.map_err(|failure| failure.to_string())?;
+                let now = bucket
+                    .read(&document)
+                    .await
+                    .map_err(|failure| failure.to_string())?;
                 let is_ours = now.is_some_and(|now| {
                     serde_json::from_slice::<Registration>(&now.body)
                         .is_ok_and(|now| now.mark == next.mark)
@@ -139,7 +150,10 @@ pub async fn register(bucket: &Bucket, own: &Registration) -> Result<Registered,
 async fn read_members(bucket: &Bucket) -> Result<Option<Members>, String> {
     let document = Document::Members;
     let name = document.location();
-    let found = bucket.read(&document).await.map_err(|failure| failure.to_string())?;
+    let found = bucket
+        .read(&document)
+        .await
+        .map_err(|failure| failure.to_string())?;
     found
         .map(|found| serde_json::from_slice(&found.body))
         .transpose()
@@ -152,10 +166,17 @@ async fn read_members(bucket: &Bucket) -> Result<Option<Members>, String> {
 /// A sentence. An unreadable registration is an error, not a smaller cluster.
 pub(crate) async fn tend_members(bucket: &Bucket, cluster_id: &str) -> Result<Vec<Member>, String> {
     let mut nodes = Vec::new();
-    for node_id in bucket.list_nodes().await.map_err(|failure| failure.to_string())? {
+    for node_id in bucket
+        .list_nodes()
+        .await
+        .map_err(|failure| failure.to_string())?
+    {
         let document = Document::Node(node_id);
         let name = document.location();
-        let found = bucket.read(&document).await.map_err(|failure| failure.to_string())?;
+        let found = bucket
+            .read(&document)
+            .await
+            .map_err(|failure| failure.to_string())?;
         let Some(found) = found else { continue };
         let node: Registration = serde_json::from_slice(&found.body)
             .map_err(|error| format!("read `{name}`: {error}"))?;
@@ -163,7 +184,10 @@ pub(crate) async fn tend_members(bucket: &Bucket, cluster_id: &str) -> Result<Ve
     }
     let document = Document::Members;
     let name = document.location();
-    let found = bucket.read(&document).await.map_err(|failure| failure.to_string())?;
+    let found = bucket
+        .read(&document)
+        .await
+        .map_err(|failure| failure.to_string())?;
     let before: Option<Members> = found
         .as_ref()
         .map(|found| serde_json::from_slice(&found.body))
@@ -180,7 +204,10 @@ pub(crate) async fn tend_members(bucket: &Bucket, cluster_id: &str) -> Result<Ve
         next.mark = fresh_mark();
         let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
         let version = found.map(|found| found.version);
-        match bucket.swap(&document, version.as_ref(), Bytes::from(body), &next.mark).await {
+        match bucket
+            .swap(&document, version.as_ref(), Bytes::from(body), &next.mark)
+            .await
+        {
             Swapped::Won(_) => {}
             Swapped::Lost(_) => return Err(format!("`{name}` was changed meanwhile")),
             Swapped::Unknown(why) => return Err(format!("write `{name}`: {why}")),

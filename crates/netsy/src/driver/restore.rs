@@ -77,7 +77,11 @@ pub async fn restore(
     store: &Store,
     value_budget: usize,
 ) -> Result<Restored, RestoreFailure> {
-    let mut restore = Restore { bucket, store, progress: Progress::new() };
+    let mut restore = Restore {
+        bucket,
+        store,
+        progress: Progress::new(),
+    };
     let meta = store.meta();
     let mut log = Log {
         last: meta.last,
@@ -99,7 +103,12 @@ pub async fn restore(
     log.committed = log.durable;
     let (view, tail) = restore.fill_view(&log, value_budget)?;
     restore.progress.done(log.last);
-    Ok(Restored { log, promised: meta.promised, tail, view })
+    Ok(Restored {
+        log,
+        promised: meta.promised,
+        tail,
+        view,
+    })
 }
 
 struct Restore<'a> {
@@ -127,7 +136,10 @@ impl Restore<'_> {
                     return Ok(());
                 }
                 Err(RestoreFailure::Damaged(why)) => {
-                    warn!(why, "the snapshot is damaged; falling back to the one before");
+                    warn!(
+                        why,
+                        "the snapshot is damaged; falling back to the one before"
+                    );
                 }
                 Err(failure) => return Err(failure),
             }
@@ -146,7 +158,9 @@ impl Restore<'_> {
     /// Streams a Snapshot onto the disk; it takes the log's place when all of it was good.
     async fn install(&mut self, revision: Revision) -> Result<Log, RestoreFailure> {
         let Some(mut snapshot) = self.bucket.restore(SnapshotSource::At(revision)).await? else {
-            return Err(RestoreFailure::Damaged(format!("snapshot {revision} is gone")));
+            return Err(RestoreFailure::Damaged(format!(
+                "snapshot {revision} is gone"
+            )));
         };
         let mut install = self.store.install()?;
         while let Some(records) = snapshot.next().await? {
@@ -196,18 +210,28 @@ impl Restore<'_> {
         chunk: Chunk,
     ) -> Result<oneshot::Receiver<Result<Revision, store::Failure>>, RestoreFailure> {
         let first = log.tail_slot();
-        let records: Vec<Record> =
-            chunk.records.iter().map(|encoded| encoded.record.clone()).collect();
+        let records: Vec<Record> = chunk
+            .records
+            .iter()
+            .map(|encoded| encoded.record.clone())
+            .collect();
         let last = records.last().map_or(first, |record| record.revision);
         let mut own = Vec::new();
         if log.last >= first {
-            self.store.scan(first.prev(), last.min(log.last), &mut |encoded| {
-                own.push(encoded.record);
-                ControlFlow::Continue(())
-            })?;
+            self.store
+                .scan(first.prev(), last.min(log.last), &mut |encoded| {
+                    own.push(encoded.record);
+                    ControlFlow::Continue(())
+                })?;
         }
-        let found = Found { differs: first_difference(&records, &own), records };
-        let mut batch = Batch { durable: Some(last), ..Batch::default() };
+        let found = Found {
+            differs: first_difference(&records, &own),
+            records,
+        };
+        let mut batch = Batch {
+            durable: Some(last),
+            ..Batch::default()
+        };
         match judge(log, &found) {
             Verdict::Damaged(why) => {
                 return Err(RestoreFailure::Damaged(format!("chunk {first}: {why}")));
@@ -219,7 +243,9 @@ impl Restore<'_> {
                     batch.truncate_above = Some(keep);
                 }
                 let fresh = chunk.records.into_iter();
-                batch.append = fresh.filter(|encoded| encoded.record.revision > keep).collect();
+                batch.append = fresh
+                    .filter(|encoded| encoded.record.revision > keep)
+                    .collect();
                 for encoded in &batch.append {
                     log.push(&encoded.record);
                 }
@@ -242,7 +268,10 @@ impl Restore<'_> {
         log: &Log,
         value_budget: usize,
     ) -> Result<(Arc<View>, Vec<Encoded>), RestoreFailure> {
-        let view = Arc::new(View::new(Arc::new(StoreSource(self.store.clone())), value_budget));
+        let view = Arc::new(View::new(
+            Arc::new(StoreSource(self.store.clone())),
+            value_budget,
+        ));
         let mut tail = Vec::new();
         self.store.scan(Revision::ZERO, log.last, &mut |encoded| {
             view.load(&encoded.record);
@@ -268,7 +297,10 @@ struct StoreSource(Store);
 
 impl Source for StoreSource {
     fn records(&self, revisions: &[Revision]) -> Result<Vec<Record>, String> {
-        let found = self.0.get_many(revisions).map_err(|failure| failure.to_string())?;
+        let found = self
+            .0
+            .get_many(revisions)
+            .map_err(|failure| failure.to_string())?;
         Ok(found.into_iter().map(|encoded| encoded.record).collect())
     }
 
@@ -276,8 +308,14 @@ impl Source for StoreSource {
         let mut records = Vec::new();
         let scanned = self.0.scan(after, upto, &mut |encoded| {
             records.push(encoded.record);
-            if records.len() >= max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if records.len() >= max {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
-        scanned.map(|()| records).map_err(|failure| failure.to_string())
+        scanned
+            .map(|()| records)
+            .map_err(|failure| failure.to_string())
     }
 }

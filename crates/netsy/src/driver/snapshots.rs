@@ -91,11 +91,11 @@ impl Driver {
             return;
         }
         self.snapshots.looked_at = now();
-        let Tenure::Active(epoch) = self.node.tenure() else { return };
+        let Tenure::Active(epoch) = self.node.tenure() else {
+            return;
+        };
         let running = std::sync::Arc::clone(&self.snapshots.running);
-        if !self.snapshots.is_due()
-            || running.swap(true, std::sync::atomic::Ordering::SeqCst)
-        {
+        if !self.snapshots.is_due() || running.swap(true, std::sync::atomic::Ordering::SeqCst) {
             return;
         }
         let revision = self.snapshots.end;
@@ -114,13 +114,21 @@ impl Driver {
             match work.make(revision, epoch).await {
                 Ok(deleted) => {
                     metrics.snapshots.ok();
-                    metrics.snapshot_seconds.observe(began.elapsed().as_secs_f64());
+                    metrics
+                        .snapshot_seconds
+                        .observe(began.elapsed().as_secs_f64());
                     metrics.snapshot_revision.set(revision.wire());
-                    info!(revision = revision.0, deleted, "made and verified a snapshot");
+                    info!(
+                        revision = revision.0,
+                        deleted, "made and verified a snapshot"
+                    );
                 }
                 Err(why) => {
                     metrics.snapshots.failed();
-                    warn!(revision = revision.0, why, "could not make a snapshot; the next one may");
+                    warn!(
+                        revision = revision.0,
+                        why, "could not make a snapshot; the next one may"
+                    );
                 }
             }
             running.store(false, std::sync::atomic::Ordering::SeqCst);
@@ -148,7 +156,11 @@ impl Work {
     async fn is_ours(&self, epoch: Epoch) -> Result<bool, String> {
         let document = Document::Primary;
         let name = document.location();
-        let found = self.bucket.read(&document).await.map_err(|failure| failure.to_string())?;
+        let found = self
+            .bucket
+            .read(&document)
+            .await
+            .map_err(|failure| failure.to_string())?;
         let Some(found) = found else { return Ok(false) };
         let register: Register = serde_json::from_slice(&found.body)
             .map_err(|error| format!("read `{name}`: {error}"))?;
@@ -169,7 +181,10 @@ impl Work {
         encoding.await.map_err(|error| error.to_string())?;
         let summary = put.map_err(|failure| failure.to_string())?;
         if summary.last != revision {
-            return Err(format!("the snapshot read back ends at revision {}", summary.last));
+            return Err(format!(
+                "the snapshot read back ends at revision {}",
+                summary.last
+            ));
         }
         Ok(())
     }
@@ -177,20 +192,30 @@ impl Work {
     async fn clean_up(&self, epoch: Epoch) -> Result<usize, String> {
         let text = |failure: crate::bucket::Failure| failure.to_string();
         let snapshots = self.bucket.list_snapshots().await.map_err(text)?;
-        let chunks = self.bucket.list_chunks(Revision::ZERO).await.map_err(text)?;
+        let chunks = self
+            .bucket
+            .list_chunks(Revision::ZERO)
+            .await
+            .map_err(text)?;
         // Read after the lists: whoever is named later reads a chain that reaches beyond all of these.
         if !self.is_ours(epoch).await? {
             return Err("the register names another epoch".to_owned());
         }
         let mut deleted = 0;
-        let Some(older) = snapshots.iter().rev().nth(1).copied() else { return Ok(0) };
+        let Some(older) = snapshots.iter().rev().nth(1).copied() else {
+            return Ok(0);
+        };
         let epochs = self.store.meta().epochs;
         let opens = |from: Revision, before: Revision| {
-            epochs.iter().any(|(_, opened)| *opened >= from && *opened < before)
+            epochs
+                .iter()
+                .any(|(_, opened)| *opened >= from && *opened < before)
         };
         for (index, first) in chunks.iter().enumerate() {
             // A chunk ends just below the next one; the newest chunk has none, and stays.
-            let Some(next) = chunks.get(index + 1) else { break };
+            let Some(next) = chunks.get(index + 1) else {
+                break;
+            };
             let after = chunks.get(index + 2).copied().unwrap_or(Revision(u64::MAX));
             let covered = next.prev() <= older && self.is_expired(*first)?;
             if covered && !opens(*first, *next) && !opens(*next, after) {
@@ -206,7 +231,10 @@ impl Work {
     /// Whether the Record is older than the retention period, or compacted. Its wall clock is good enough:
     /// retention is for people, not for safety.
     fn is_expired(&self, revision: Revision) -> Result<bool, String> {
-        let found = self.store.get(revision).map_err(|failure| failure.to_string())?;
+        let found = self
+            .store
+            .get(revision)
+            .map_err(|failure| failure.to_string())?;
         let now = super::wall_clock();
         let retention = i64::try_from(self.retention.as_nanos()).unwrap_or(i64::MAX);
         Ok(found.is_none_or(|encoded| now.saturating_sub(encoded.record.created_at) >= retention))
@@ -245,13 +273,19 @@ fn encode(
             }
             pushed = 0;
             gone = pieces.blocking_send(Ok(encoder.take())).is_err();
-            if gone { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if gone {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         })
         .map_err(text)?;
     if gone {
         return Ok(());
     }
-    let rest = encoder.finish().map_err(|malformed| malformed.to_string())?;
+    let rest = encoder
+        .finish()
+        .map_err(|malformed| malformed.to_string())?;
     let _ = pieces.blocking_send(Ok(rest));
     Ok(())
 }

@@ -65,6 +65,15 @@ impl Home {
         self.dir.join(DATABASE)
     }
 
+    fn wal(&self) -> PathBuf {
+        self.dir.join(format!("{DATABASE}-wal"))
+    }
+
+    /// Whether there is a write-ahead log.
+    pub(super) fn has_wal(&self) -> bool {
+        self.wal().exists()
+    }
+
     /// Whether the file that is written is still the one the path names.
     pub(super) fn check_in_place(&self) -> Result<(), Failure> {
         let path = self.database();
@@ -80,7 +89,7 @@ impl Home {
     /// Fills the empty write-ahead log with zeros, which are no frames to SQLite. It is also the proof
     /// that there is space again.
     pub(super) fn reserve_wal(&self) -> Result<(), Failure> {
-        let path = self.dir.join(format!("{DATABASE}-wal"));
+        let path = self.wal();
         let fill = || -> io::Result<()> {
             let mut wal = OpenOptions::new()
                 .write(true)

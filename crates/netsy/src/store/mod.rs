@@ -83,10 +83,11 @@ struct Inner {
     wake: Condvar,
     /// The writer has finished what it took.
     idle: Condvar,
-    /// The writing connection: whoever holds it is the one who writes.
+    readers: Readers,
+    /// The writing connection: whoever holds it is the one who writes. Closed after the readers, it
+    /// leaves no write-ahead log.
     disk: Mutex<Connection>,
     meta: Mutex<Meta>,
-    readers: Readers,
     due: Mutex<checkpoint::Due>,
     due_wake: Condvar,
     identity: StoreIdentity,
@@ -105,8 +106,7 @@ impl Store {
     /// `InUse`, `Foreign` or `Newer` if the directory is not for us; `Full`, `Broken` or `Corrupt`.
     pub fn open(dir: Option<&Path>, identity: &StoreIdentity) -> Result<Store, Failure> {
         let home = dir.map(Home::open).transpose()?;
-        let mut disk = schema::connect(home.as_ref())?;
-        let meta = schema::prepare(&mut disk, dir.unwrap_or(Path::new(":memory:")), identity)?;
+        let (disk, meta) = schema::open(home.as_ref(), identity)?;
         let inner = Arc::new(Inner {
             queue: Mutex::new(Queue::new(Tail::of(&meta))),
             wake: Condvar::new(),
@@ -164,7 +164,7 @@ impl Store {
         if queue.failed.is_none() {
             queue.tail.pass(&batch);
         }
-        queue.jobs.push(Job { batch, done });
+        queue.jobs.push_back(Job { batch, done });
         if !queue.busy {
             self.inner.wake.notify_one();
         }
@@ -277,9 +277,11 @@ impl Inner {
     }
 
     fn recover(&self) -> Result<Meta, Failure> {
-        if self.failure() == Some(Failure::Closed) {
-            return Err(Failure::Closed);
+        let queue = self.queue.lock();
+        if let (true, Some(failure)) = (queue.closing, &queue.failed) {
+            return Err(failure.clone());
         }
+        drop(queue);
         let known = self.meta();
         let found = self.reopen()?;
         if found.incarnation != known.incarnation
@@ -305,14 +307,24 @@ impl Inner {
     fn reopen(&self) -> Result<Meta, Failure> {
         self.readers.clear();
         let mut disk = self.disk.lock();
-        let dir = match &self.home {
+        if self.home.is_none() {
             // There is no second chance in memory, and nothing to distrust.
-            None => return schema::read(&disk),
-            Some(home) => &home.dir,
-        };
+            return schema::read(&disk).map(|(_, meta)| meta);
+        }
         *disk = Connection::open_in_memory().attempt("closing the database")?;
-        *disk = schema::connect(self.home.as_ref())?;
-        schema::prepare(&mut disk, dir, &self.identity)
+        let (anew, meta) = schema::open(self.home.as_ref(), &self.identity)?;
+        *disk = anew;
+        Ok(meta)
+    }
+
+    /// Says in the file that it is complete without its write-ahead log.
+    fn close(&self) {
+        if self.home.is_some()
+            && self.queue.lock().failed == Some(Failure::Closed)
+            && let Err(error) = schema::close(&self.disk.lock())
+        {
+            tracing::warn!(reason = %error, "the database was not closed cleanly");
+        }
     }
 
     /// Answers what waits from before, and lets the writer work again.
@@ -367,6 +379,7 @@ impl Drop for Threads {
                 let _ = thread.join();
             }
         }
+        self.inner.close();
     }
 }
 

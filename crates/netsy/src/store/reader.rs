@@ -133,20 +133,28 @@ impl Inner {
 
     /// Whether a Record that a scan did not see should be there: it is neither compacted nor truncated.
     fn is_lost(&self, revision: Revision) -> Result<bool, Failure> {
-        // Whoever holds the disk sees `meta` and the tables agree.
+        // While the disk is held, `meta` and the tables agree.
         let disk = self.disk.lock();
-        let meta = self.meta.lock();
+        let meta = self.meta();
         if revision <= meta.pruned || revision > meta.last {
             return Ok(false);
         }
-        let row = disk
-            .query_row(
-                "SELECT 1 FROM records WHERE revision = ?1",
-                [revision.wire()],
-                |_| Ok(()),
-            )
-            .optional()
-            .attempt(READING)?;
+        let look = |connection: &Connection| {
+            connection
+                .query_row(
+                    "SELECT 1 FROM records WHERE revision = ?1",
+                    [revision.wire()],
+                    |_| Ok(()),
+                )
+                .optional()
+                .attempt(READING)
+        };
+        // A failed store may have no writing connection; its file can still be read.
+        let row = if self.home.is_some() {
+            self.read(look)?
+        } else {
+            look(&disk)?
+        };
         Ok(row.is_none())
     }
 

@@ -4,6 +4,9 @@
 //! While it syncs, the next group gathers; there are no timers. After a failure it answers everything with
 //! that failure, until the store is recovered.
 
+use std::collections::VecDeque;
+use std::thread;
+
 use super::batch::{Batch, Tail};
 use super::failure::{Attempt, Failure};
 use super::{Done, Inner, Meta, schema};
@@ -18,7 +21,7 @@ pub(super) struct Job {
 
 /// What stands between those who submit and the writer.
 pub(super) struct Queue {
-    pub(super) jobs: Vec<Job>,
+    pub(super) jobs: VecDeque<Job>,
     /// Where the log ends once `jobs` and those at work are done.
     pub(super) tail: Tail,
     /// Whether the writer is at work on what it took.
@@ -31,7 +34,7 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new(tail: Tail) -> Queue {
         Queue {
-            jobs: Vec::new(),
+            jobs: VecDeque::new(),
             tail,
             busy: true,
             failed: None,
@@ -42,8 +45,10 @@ impl Queue {
 
 /// Runs until the store closes and nothing waits.
 pub(super) fn run(inner: &Inner) {
-    let _alarm = Alarm(inner);
-    let mut jobs = Vec::new();
+    let mut work = Work {
+        inner,
+        jobs: VecDeque::new(),
+    };
     loop {
         let failed = {
             let mut queue = inner.queue.lock();
@@ -56,30 +61,30 @@ pub(super) fn run(inner: &Inner) {
                 inner.wake.wait(&mut queue);
             }
             queue.busy = true;
-            std::mem::swap(&mut queue.jobs, &mut jobs);
+            std::mem::swap(&mut queue.jobs, &mut work.jobs);
             queue.failed.clone()
         };
         let outcome = match failed {
             Some(failure) => Err(failure),
             None => inner
-                .transact(&jobs)
+                .transact(&work.jobs)
                 .inspect_err(|failure| inner.fail(failure)),
         };
-        answer(&mut jobs, outcome);
+        answer(&mut work.jobs, outcome);
     }
 }
 
 /// Tells each job where the log ended behind it, or why it failed.
-fn answer(jobs: &mut Vec<Job>, outcome: Result<Tail, Failure>) {
+fn answer(jobs: &mut VecDeque<Job>, outcome: Result<Tail, Failure>) {
     match outcome {
         Ok(mut tail) => {
-            for job in jobs.drain(..) {
+            while let Some(job) = jobs.pop_front() {
                 tail.pass(&job.batch);
                 (job.done)(Ok(tail.last));
             }
         }
         Err(failure) => {
-            for job in jobs.drain(..) {
+            while let Some(job) = jobs.pop_front() {
                 (job.done)(Err(failure.clone()));
             }
         }
@@ -88,7 +93,7 @@ fn answer(jobs: &mut Vec<Job>, outcome: Result<Tail, Failure>) {
 
 impl Inner {
     /// Makes `jobs` durable together. Returns where the log ended before them.
-    fn transact(&self, jobs: &[Job]) -> Result<Tail, Failure> {
+    fn transact(&self, jobs: &VecDeque<Job>) -> Result<Tail, Failure> {
         let mut before = None;
         self.transact_alone(COMMITTING, |transaction, meta| {
             before = Some(Tail::of(meta));
@@ -128,7 +133,9 @@ impl Inner {
         let mut after = before.clone();
         let transaction = schema::begin(&mut disk, attempted)?;
         work(&transaction, &mut after)?;
-        schema::write_numbers(&transaction, &before, &after).attempt(attempted)?;
+        if after != before {
+            schema::write(&transaction, &self.identity, &after).attempt(attempted)?;
+        }
         if let Some(home) = &self.home {
             home.check_in_place()?;
         }
@@ -158,25 +165,28 @@ impl Inner {
     }
 }
 
-/// A writer that dies leaves a store that fails, not one that waits for ever.
-struct Alarm<'i>(&'i Inner);
+/// What the writer has taken. A writer that dies leaves a store that fails, not one that waits for ever.
+struct Work<'i> {
+    inner: &'i Inner,
+    jobs: VecDeque<Job>,
+}
 
-impl Drop for Alarm<'_> {
+impl Drop for Work<'_> {
     fn drop(&mut self) {
-        let mut queue = self.0.queue.lock();
-        let why = match std::thread::panicking() {
-            true => Failure::Broken {
+        let mut queue = self.inner.queue.lock();
+        if thread::panicking() {
+            let why = "the writer thread has died".to_owned();
+            queue.failed = Some(Failure::Broken {
                 attempted: COMMITTING,
-                why: "the writer thread has died".to_owned(),
-            },
-            false => Failure::Closed,
-        };
-        queue.failed = Some(why.clone());
+                why,
+            });
+        }
+        let why = queue.failed.get_or_insert(Failure::Closed).clone();
         queue.closing = true;
         queue.busy = false;
-        self.0.idle.notify_all();
-        let mut jobs = std::mem::take(&mut queue.jobs);
+        self.jobs.append(&mut queue.jobs);
         drop(queue);
-        answer(&mut jobs, Err(why));
+        self.inner.idle.notify_all();
+        answer(&mut self.jobs, Err(why));
     }
 }

@@ -9,3 +9,4 @@ mod operating;
 mod seeds;
 mod tidy;
 mod tls;
+mod view;

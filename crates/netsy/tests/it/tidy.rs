@@ -9,17 +9,19 @@ use std::path::{Path, PathBuf};
 
 /// Lines a function may have, from its signature to its closing brace.
 const FUNCTION_LINES: usize = 70;
+/// The same for a test, which may be one long table.
+const TEST_LINES: usize = 100;
 /// Lines a file may have, inline tests not counted.
 const FILE_LINES: usize = 500;
 /// Lines of the story a file opens with.
-const STORY_LINES: std::ops::RangeInclusive<usize> = 2..=8;
+const STORY_LINES: std::ops::RangeInclusive<usize> = 1..=12;
 /// Names that say nothing about what a room is for.
 const EMPTY_NAMES: &[&str] = &[
     "common", "core", "handler", "handlers", "helper", "helpers", "manager", "misc", "service",
     "services", "types", "util", "utils",
 ];
 /// What the crate `rules` may depend on.
-const RULES_MAY_USE: &[&str] = &["bytes", "thiserror"];
+const RULES_MAY_USE: &[&str] = &["bytes", "serde", "thiserror"];
 /// Words that promise work instead of doing it.
 const PROMISES: &[&str] = &["TODO", "FIXME", "XXX", "HACK"];
 /// A room of crate netsy, and the rooms it must not know.
@@ -289,7 +291,7 @@ fn every_file_opens_with_its_story() {
         }
     }
     none(
-        "a file opens with `//!`, its story in 2 to 8 lines",
+        "a file opens with `//!`, its story in 1 to 12 lines",
         &breaches,
     );
 }
@@ -308,7 +310,8 @@ fn functions_stay_short() {
                 continue;
             };
             let length = block_end(&lines, at) - at + 1;
-            if length > FUNCTION_LINES {
+            let is_test = source.path.contains("/tests/") || source.path.ends_with("tests.rs");
+            if length > if is_test { TEST_LINES } else { FUNCTION_LINES } {
                 breaches.push(format!(
                     "{}:{}: fn {name} has {length} lines",
                     source.path,
@@ -318,7 +321,7 @@ fn functions_stay_short() {
         }
     }
     none(
-        &format!("a function has at most {FUNCTION_LINES} lines"),
+        &format!("a function has at most {FUNCTION_LINES} lines, a test {TEST_LINES}"),
         &breaches,
     );
 }
@@ -394,7 +397,7 @@ fn rules_has_no_clock_disk_or_network() {
         .filter(|name| !RULES_MAY_USE.contains(&name.as_str()))
         .collect();
     none(
-        "crates/rules depends on nothing but bytes and thiserror",
+        "crates/rules depends on nothing but bytes, serde and thiserror",
         &extra,
     );
     let simulated = dependencies(&root.join("crates/netsy/Cargo.toml"));

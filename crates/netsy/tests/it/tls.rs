@@ -1,4 +1,5 @@
-//! The certificates of `netsy certs` in use: real handshakes over real sockets, and new files while running.
+//! The certificates of `netsy certs` in use: real handshakes over real sockets.
+//! And what happens when the files change under a running server.
 
 use std::io;
 use std::net::SocketAddr;

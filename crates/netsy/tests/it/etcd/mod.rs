@@ -1,5 +1,6 @@
 //! What etcd's clients see, through generated clients over a real port.
 
+mod calls;
 mod compatibility;
 mod differential;
 mod errors;
@@ -7,7 +8,6 @@ mod etcdctl;
 mod oracle;
 mod port;
 mod range;
-mod service;
 mod txn;
 mod watch;
 

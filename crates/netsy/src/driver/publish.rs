@@ -1,0 +1,186 @@
+//! Publishing: what the doors and the operator are told of this Node, and why it does not do what is asked.
+
+use rules::primary::Tenure;
+use rules::refusal::Refusal;
+use tracing::{info, warn};
+
+use super::Driver;
+use crate::standing::{HealthState, PrimaryState, Standing, now};
+
+impl Driver {
+    /// Why this Node does not answer for the log just now.
+    pub(super) fn not_primary(&self) -> Refusal {
+        if self.node.tenure() == Tenure::None && self.node.elector().register().is_none() {
+            return Refusal::NoLeader;
+        }
+        Refusal::Unavailable(format!("netsy: {}", self.why_not_writable()))
+    }
+
+    /// A sentence for clients and operators.
+    pub(super) fn why_not_writable(&self) -> String {
+        if let Some(trouble) = self.node.trouble() {
+            return format!(
+                "node `{}` is degraded: {trouble}",
+                self.registration.node_id
+            );
+        }
+        let me = &self.registration.node_id;
+        match self.node.tenure() {
+            Tenure::Draining(_) | Tenure::Closing(_) => format!("node `{me}` is shutting down"),
+            Tenure::Active(_) => {
+                format!(
+                    "node `{me}` cannot renew its read lease: the bucket does not answer in time"
+                )
+            }
+            Tenure::None => {
+                let holder = self
+                    .node
+                    .elector()
+                    .lock()
+                    .and_then(|lock| lock.elector.as_ref());
+                let primary = self
+                    .node
+                    .elector()
+                    .register()
+                    .and_then(|register| register.primary.as_ref());
+                match (primary, holder) {
+                    (Some(primary), Some(holder)) if holder.node_id != *me => format!(
+                        "node `{me}` does not accept writes: the primary on this bucket is node `{}` \
+                         and node `{}` holds the elector lock; this node takes over when that lock has \
+                         not been renewed for {}",
+                        primary.node_id,
+                        holder.node_id,
+                        humantime::format_duration(self.elector_timeout),
+                    ),
+                    _ => format!("node `{me}` does not accept writes: no primary is active yet"),
+                }
+            }
+            _ => format!("node `{me}` is taking over as primary"),
+        }
+    }
+
+    /// Shows the doors where the Node stands now.
+    pub(super) fn publish(&mut self) {
+        let tenure = self.node.tenure();
+        let primary_state = match tenure {
+            Tenure::None => PrimaryState::Replica,
+            Tenure::Active(_) => PrimaryState::Active,
+            Tenure::Draining(_) | Tenure::Closing(_) => PrimaryState::Draining,
+            _ => PrimaryState::Starting,
+        };
+        let (health, reason) = self.health();
+        let before = self.board.standing();
+        let leader_name = self.leader_name();
+        let id_of = |name: &str| {
+            let found = self.members.iter().find(|member| member.name == name);
+            found.map_or(0, |member| member.member_id)
+        };
+        let leader = leader_name.as_deref().map_or(0, id_of);
+        let member_id = match id_of(&self.registration.node_id) {
+            0 => before.member_id,
+            id => id,
+        };
+        let elector = self.node.elector().is_acting(now());
+        let epoch = tenure
+            .epoch()
+            .unwrap_or(self.node.log().epoch_at(self.node.log().last));
+        let same = before.health == health
+            && before.reason == reason
+            && before.primary_state == primary_state
+            && before.epoch == epoch
+            && before.leader == leader
+            && before.member_id == member_id
+            && before.elector == elector
+            && before.members.len() == self.members.len();
+        if same && before.members == self.members {
+            return;
+        }
+        self.announce(&before, health, reason.as_deref(), primary_state);
+        self.board.set_standing(Standing {
+            node_id: self.registration.node_id.clone(),
+            cluster_id: self.cluster_id.clone(),
+            member_id,
+            health,
+            reason,
+            primary_state,
+            epoch,
+            leader,
+            leader_name,
+            elector,
+            members: if elector {
+                self.members.clone()
+            } else {
+                Vec::new()
+            },
+        });
+    }
+
+    fn announce(
+        &self,
+        before: &Standing,
+        health: HealthState,
+        reason: Option<&str>,
+        primary_state: PrimaryState,
+    ) {
+        if before.primary_state != primary_state {
+            info!(from = ?before.primary_state, to = ?primary_state, "the primary state of this node changed");
+        }
+        if before.health != health {
+            let reason = reason.unwrap_or("everything it needs is there");
+            if health == HealthState::Healthy {
+                info!(from = ?before.health, to = ?health, reason, "the health state changed");
+            } else {
+                warn!(from = ?before.health, to = ?health, reason, "the health state changed");
+            }
+        }
+    }
+
+    /// The Primary this Node may point clients to: only itself, until Nodes speak with one another.
+    fn leader_name(&self) -> Option<String> {
+        matches!(self.node.tenure(), Tenure::Active(_)).then(|| self.registration.node_id.clone())
+    }
+
+    /// Whether another Node holds the Elector lock, so that this one has nothing to do.
+    fn is_followed(&self) -> bool {
+        let holder = self
+            .node
+            .elector()
+            .lock()
+            .and_then(|lock| lock.elector.as_ref());
+        holder.is_some_and(|holder| holder.node_id != self.registration.node_id)
+    }
+
+    fn health(&self) -> (HealthState, Option<String>) {
+        if let Some(trouble) = self.node.trouble() {
+            return (HealthState::Degraded, Some(trouble.to_owned()));
+        }
+        let silent = self.upload.is_some()
+            && now().saturating_sub(self.upload_since)
+                > u64::try_from(self.silence_max.as_millis()).unwrap_or(u64::MAX);
+        match self.node.tenure() {
+            Tenure::Active(_) if silent => {
+                let reason = "the bucket does not take the newest chunk: writes wait".to_owned();
+                (HealthState::Degraded, Some(reason))
+            }
+            Tenure::Active(_) if self.node.settings().lease > 0 && !self.board.has_lease() => {
+                (HealthState::Degraded, Some(self.why_not_writable()))
+            }
+            Tenure::Active(_) if self.members.is_empty() => (
+                HealthState::Loading,
+                Some("the members are being read".to_owned()),
+            ),
+            Tenure::Active(_) => (HealthState::Healthy, None),
+            Tenure::None if self.is_followed() => {
+                (HealthState::Degraded, Some(self.why_not_writable()))
+            }
+            Tenure::None | Tenure::Draining(_) | Tenure::Closing(_) => {
+                (HealthState::Loading, Some(self.why_not_writable()))
+            }
+            _ if !self.node.is_caught_up() => (
+                HealthState::Loading,
+                Some("reading the chain in the bucket".to_owned()),
+            ),
+            _ => (HealthState::Loading, Some(self.why_not_writable())),
+        }
+    }
+}

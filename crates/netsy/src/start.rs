@@ -1,0 +1,208 @@
+//! Start: takes disk and bucket in hand, registers the Node, and restores the log.
+//!
+//! A bucket that does not answer is asked again for as long as it takes; everything else that is wrong ends
+//! the process with a sentence. A disk that is damaged, or an older copy, is set aside and filled anew.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::bucket::{self, Bucket, BucketConfig};
+use crate::config::{Config, Sse};
+use crate::driver::{self, Registered, Registration, RestoreFailure, Restored};
+use crate::exit::RunError;
+use crate::store::{self, Batch, Store, StoreIdentity};
+
+/// How often a bucket that does not answer at start is asked again.
+const BUCKET_AGAIN: Duration = Duration::from_secs(2);
+
+/// What a start has brought together.
+pub(crate) struct Started {
+    pub(crate) bucket: Bucket,
+    pub(crate) store: Store,
+    pub(crate) incarnation: String,
+    pub(crate) restored: Restored,
+}
+
+/// Takes disk and bucket in hand, registers, and restores the log.
+pub(crate) async fn start(
+    config: &Config,
+    bucket: Option<Bucket>,
+    registration: &Registration,
+) -> Result<Started, RunError> {
+    let mut store = open_store(config)?;
+    let bucket = open_bucket(config, bucket).await?;
+    let attempted = || format!("join the cluster in `{}`", bucket.name());
+    driver::check_cluster(&bucket, &config.cluster_id)
+        .await
+        .map_err(|why| RunError::setup(attempted(), why, "see docs/OPERATING.md"))?;
+    let mut meta = store.meta();
+    let mut boot_seq = meta.boot_seq + 1;
+    loop {
+        note_boot(&store, boot_seq).await?;
+        let own = Registration {
+            incarnation: meta.incarnation.clone(),
+            boot_seq,
+            ..registration.clone()
+        };
+        let registered = driver::register(&bucket, &own).await;
+        match registered.map_err(|why| RunError::failed(attempted(), why, "try again"))? {
+            Registered::Done => break,
+            Registered::OldDisk => {
+                warn!(
+                    "this disk is an older copy of one that was started since: it starts anew, empty"
+                );
+                store = start_anew(config, store)?;
+                meta = store.meta();
+                boot_seq = 1;
+            }
+        }
+    }
+    let (store, restored) = restore(config, &bucket, store).await?;
+    Ok(Started {
+        bucket,
+        incarnation: store.meta().incarnation,
+        restored,
+        store,
+    })
+}
+
+fn open_store(config: &Config) -> Result<Store, RunError> {
+    let identity = StoreIdentity {
+        cluster_id: config.cluster_id.clone(),
+        node_id: config.node_id.clone(),
+    };
+    let dir: &Path = &config.data_dir;
+    Store::open(Some(dir), &identity).map_err(|failure| {
+        RunError::failed(
+            format!("open the local database in `{}`", dir.display()),
+            failure,
+            "see docs/OPERATING.md; an empty directory is always a safe start",
+        )
+    })
+}
+
+async fn open_bucket(config: &Config, given: Option<Bucket>) -> Result<Bucket, RunError> {
+    let wanted = &config.bucket;
+    let attempted = format!("open the bucket `{}`", wanted.url);
+    let bucket = match given {
+        Some(bucket) => bucket,
+        None => bucket::open(&bucket_config(config), &config.cluster_id)
+            .map_err(|failure| RunError::setup(&attempted, failure, "correct `[bucket]`"))?,
+    };
+    loop {
+        match bucket.selftest().await {
+            Ok(()) => return Ok(bucket),
+            Err(failure @ (bucket::Failure::TryAgain { .. } | bucket::Failure::Denied { .. })) => {
+                warn!(%failure, "the bucket does not answer; trying again");
+                tokio::time::sleep(BUCKET_AGAIN).await;
+            }
+            Err(failure) => {
+                return Err(RunError::setup(&attempted, failure, "use another store"));
+            }
+        }
+    }
+}
+
+fn bucket_config(config: &Config) -> BucketConfig {
+    let wanted = &config.bucket;
+    let keys = wanted
+        .access_key_id
+        .as_ref()
+        .zip(wanted.secret_access_key.as_ref());
+    BucketConfig {
+        url: wanted.url.clone(),
+        endpoint: wanted.endpoint.clone(),
+        region: wanted.region.clone(),
+        virtual_hosted: !wanted.path_style,
+        access_key: keys.map(|(id, secret)| bucket::AccessKey {
+            id: id.expose().to_owned(),
+            secret: secret.expose().to_owned(),
+            token: None,
+        }),
+        allow_http: wanted.allow_http,
+        sse: match (wanted.sse, &wanted.kms_key_id) {
+            (Sse::Bucket, _) => None,
+            (Sse::S3, _) => Some("AES256".to_owned()),
+            (Sse::Kms, None) => Some("aws:kms".to_owned()),
+            (Sse::Kms, Some(key)) => Some(format!("aws:kms:{key}")),
+        },
+        timeouts: bucket::Timeouts {
+            document: wanted.document_timeout,
+            file: wanted.file_timeout,
+            ..bucket::Timeouts::default()
+        },
+    }
+}
+
+/// Makes it durable that this disk is started once more.
+async fn note_boot(store: &Store, boot_seq: u64) -> Result<(), RunError> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let batch = Batch {
+        boot_seq: Some(boot_seq),
+        ..Batch::default()
+    };
+    store.submit(
+        batch,
+        Box::new(move |done| {
+            let _ = sender.send(done);
+        }),
+    );
+    match receiver.await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(failure)) => Err(RunError::failed(
+            "write to the local database",
+            failure,
+            "look at the disk",
+        )),
+        Err(_) => Err(RunError::failed(
+            "write to the local database",
+            "it ended",
+            "start again",
+        )),
+    }
+}
+
+/// Sets the database aside and begins with an empty one, which is a new incarnation.
+fn start_anew(config: &Config, store: Store) -> Result<Store, RunError> {
+    drop(store);
+    let aside = Store::set_aside(&config.data_dir).map_err(|failure| {
+        RunError::failed(
+            "set the local database aside",
+            failure,
+            "empty the data directory",
+        )
+    })?;
+    warn!(aside = %aside.display(), "the old database was set aside");
+    open_store(config)
+}
+
+/// Restores the log, as long as it takes; a local database that is damaged starts anew from the bucket.
+async fn restore(
+    config: &Config,
+    bucket: &Bucket,
+    mut store: Store,
+) -> Result<(Store, Restored), RunError> {
+    let budget = usize::try_from(config.view.value_budget).unwrap_or(usize::MAX);
+    loop {
+        match driver::restore(bucket, &store, budget).await {
+            Ok(restored) => return Ok((store, restored)),
+            Err(RestoreFailure::Bucket(why)) => {
+                warn!(why, "the bucket does not answer; trying again");
+                tokio::time::sleep(BUCKET_AGAIN).await;
+            }
+            Err(RestoreFailure::Disk(failure @ store::Failure::Corrupt { .. })) => {
+                warn!(%failure, "the local database is damaged: starting anew from the bucket");
+                store = start_anew(config, store)?;
+            }
+            Err(failure) => {
+                return Err(RunError::failed(
+                    format!("restore the log from `{}`", bucket.name()),
+                    failure,
+                    "nothing was changed; see docs/OPERATING.md",
+                ));
+            }
+        }
+    }
+}

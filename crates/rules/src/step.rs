@@ -1,0 +1,113 @@
+//! What crosses the border: an Input has become true, an Effect is to be made true. Nothing else crosses.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::chain::Found;
+use crate::record::Record;
+use crate::register::{Held, Lock, Register, Swapped, Version};
+use crate::revision::{Epoch, Revision};
+use crate::settings::Moment;
+
+/// Something that has become true.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// What the lock is; `Err` when it could not be read.
+    LockRead(Result<Option<Held<Lock>>, ()>),
+    /// One attempt to swap the lock came back.
+    LockSwapped(Swapped<Lock>),
+    /// What the register is; `Err` when it could not be read.
+    RegisterRead(Result<Option<Held<Register>>, ()>),
+    /// One attempt to swap the register came back.
+    RegisterSwapped(Swapped<Register>),
+    /// The own disk holds the promise of this epoch.
+    Promised(Epoch),
+    /// What lies in a slot that was read; `None` is nothing, `Err` is no answer.
+    SlotRead(Revision, Result<Option<Found>, ()>),
+    /// The tail slot is empty because its Chunk was cleaned up: the chain goes on beyond it.
+    FellBehind,
+    /// Our Chunk, reaching to the second Revision, is in the slot named by the first.
+    Uploaded(Revision, Revision),
+    /// Another Chunk is in the slot we wrote to.
+    SlotTaken(Revision),
+    /// The own disk holds every Record up to here.
+    Appended(Revision),
+    /// The own disk refused; what it holds is not known.
+    DiskLost(String),
+    /// The own disk works again: it holds every Record up to `last`, and knows the chain up to `durable`.
+    DiskBack {
+        /// The newest Record on disk.
+        last: Revision,
+        /// The end of a Chunk, at most `last`.
+        durable: Revision,
+    },
+    /// An object of the chain is damaged. Names it.
+    ChainDamaged(String),
+    /// Close: make everything durable, then leave.
+    Close,
+}
+
+/// Something to make true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Read the lock; answer with `LockRead`.
+    ReadLock,
+    /// Swap the lock once; answer with `LockSwapped`.
+    SwapLock {
+        /// The version to replace; `None` creates.
+        expected: Option<Version>,
+        /// The new content.
+        lock: Lock,
+    },
+    /// Read the register; answer with `RegisterRead`.
+    ReadRegister,
+    /// Swap the register once; answer with `RegisterSwapped`.
+    SwapRegister {
+        /// The version to replace; `None` creates.
+        expected: Option<Version>,
+        /// The new content.
+        register: Register,
+    },
+    /// Make the promise durable; answer with `Promised`.
+    Promise(Epoch),
+    /// Read the slot; answer with `SlotRead`.
+    ReadSlot {
+        /// The tail slot.
+        slot: Revision,
+        /// Before answering that nothing is there, make sure by a list that the chain does not go on
+        /// beyond the slot: it may have been cleaned up while this Node slept. If it does: `FellBehind`.
+        confirm: bool,
+    },
+    /// Create the slot named by `first` with every Record from there on, at most to `last`, and
+    /// `opening` after them. Settle it, sending the same bytes; answer with `Uploaded` or `SlotTaken`.
+    Upload {
+        /// The tail slot.
+        first: Revision,
+        /// The newest Record of the log.
+        last: Revision,
+        /// The epoch Record of a fence: then everything up to `last` must be in the Chunk.
+        opening: Option<Record>,
+    },
+    /// Give up the upload that is on its way; it may still land.
+    AbandonUpload,
+    /// Append these to the own disk and show them to compares; answer with `Appended`.
+    Append(Vec<Record>),
+    /// Remove everything above from disk and view.
+    Truncate(Revision),
+    /// The bucket holds the chain up to here.
+    Durable(Revision),
+    /// Clients may be told of everything up to here.
+    Release(Revision),
+    /// Linearizable reads may be answered here until then; 0 ends it.
+    Lease(Moment),
+    /// Everything that waits for a commit has an unknown outcome.
+    FailPending,
+    /// Something must not be served any more. Says why.
+    Corrupt(String),
+    /// This process must not run. Says why.
+    Refuse(String),
+    /// Everything is durable and given up: leave.
+    Closed,
+}
