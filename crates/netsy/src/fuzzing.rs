@@ -9,11 +9,12 @@ use crc_fast::{CrcAlgorithm, checksum};
 use prost::Message;
 use rules::chain::Log;
 use rules::key::KeyRange;
-use rules::node::{Input, Node};
+use rules::node::Node;
 use rules::record::{Kind, Record};
 use rules::register::{Held, Identity, Lock, Register, Swapped, Version};
 use rules::revision::{Epoch, Revision};
 use rules::settings::Settings;
+use rules::step::Input;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,7 +29,9 @@ const CLUSTER: &str = "fuzz";
 /// The .netsy reader. The first byte chooses: a Record, a file as it is, or a file whose messages get right
 /// crcs, frames and footer.
 pub fn datafile(data: &[u8]) {
-    let Some((choice, data)) = data.split_first() else { return };
+    let Some((choice, data)) = data.split_first() else {
+        return;
+    };
     match choice % 4 {
         0 => a_record(&Bytes::copy_from_slice(data)),
         1 => a_record(&with_crc(1, data)),
@@ -39,7 +42,9 @@ pub fn datafile(data: &[u8]) {
 
 /// What was read is written again, and reads the same.
 fn a_record(bytes: &Bytes) {
-    let Ok(read) = record::decode(bytes) else { return };
+    let Ok(read) = record::decode(bytes) else {
+        return;
+    };
     let again = record::encode(&read);
     assert_eq!(record::decode(&again).as_ref(), Ok(&read));
     assert_eq!(record::encode(&read), again);
@@ -49,7 +54,9 @@ fn a_record(bytes: &Bytes) {
 fn a_file(bytes: &Bytes) {
     for name in [1, 2, u64::MAX / 2] {
         let object = format!("{name:019}.netsy");
-        let Ok(read) = chunk::decode(&object, bytes, CLUSTER) else { continue };
+        let Ok(read) = chunk::decode(&object, bytes, CLUSTER) else {
+            continue;
+        };
         let first = read.records[0].record.revision;
         assert_eq!(first, Revision(name));
         for (one, place) in read.records.iter().zip(first.0..) {
@@ -62,8 +69,13 @@ fn a_file(bytes: &Bytes) {
     }
     let whole = a_snapshot(bytes, bytes.len().max(1));
     let sips = a_snapshot(bytes, 7);
-    assert_eq!(whole, sips, "a snapshot reads the same however its bytes arrive");
-    let Some((summary, records)) = whole else { return };
+    assert_eq!(
+        whole, sips,
+        "a snapshot reads the same however its bytes arrive"
+    );
+    let Some((summary, records)) = whole else {
+        return;
+    };
     let count = records.len() as u64;
     let mut encoder = snapshot::Encoder::new(summary.origin.clone(), count, summary.first);
     records.iter().for_each(|record| encoder.push(record));
@@ -93,7 +105,9 @@ fn file_of(flags: u8, data: &[u8]) -> Bytes {
         bodies.push(body);
         rest = after;
     }
-    let Some((header, records)) = bodies.split_first() else { return Bytes::new() };
+    let Some((header, records)) = bodies.split_first() else {
+        return Bytes::new();
+    };
     let records: Vec<Bytes> = records.iter().map(|body| with_crc(1, body)).collect();
     let revision = |bytes: &Bytes| record::decode(bytes).map_or(0, |one| one.revision.0);
     let covered: Vec<u8> = bodies[1..].concat();
@@ -107,11 +121,17 @@ fn file_of(flags: u8, data: &[u8]) -> Bytes {
         put_varint(&mut footer, value);
     }
     let mut after = Vec::new();
-    records.iter().for_each(|record| put_framed(&mut after, record));
+    records
+        .iter()
+        .for_each(|record| put_framed(&mut after, record));
     put_framed(&mut after, &with_crc(8, &footer));
     let mut file = Vec::new();
     put_framed(&mut file, &with_crc(1, header));
-    let packed = if flags & 1 == 1 { zstd::encode_all(&after[..], 1).ok() } else { None };
+    let packed = if flags & 1 == 1 {
+        zstd::encode_all(&after[..], 1).ok()
+    } else {
+        None
+    };
     file.extend_from_slice(packed.as_deref().unwrap_or(&after));
     Bytes::from(file)
 }
@@ -152,18 +172,31 @@ fn reads_as<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
 ) -> Option<T> {
     let read: T = serde_json::from_slice(data).ok()?;
     let body = serde_json::to_vec(&read).expect("plain structs always serialise");
-    assert_eq!(serde_json::from_slice::<T>(&body).ok().as_ref(), Some(&read));
+    assert_eq!(
+        serde_json::from_slice::<T>(&body).ok().as_ref(),
+        Some(&read)
+    );
     Some(read)
 }
 
 /// A Node finds these in the bucket, wins every swap, and lives through some minutes.
 fn a_node_meets(lock: Option<Lock>, register: Option<Register>) {
-    let me = Identity { node_id: "a".into(), incarnation: "i".into(), boot: "b".into() };
+    let me = Identity {
+        node_id: "a".into(),
+        incarnation: "i".into(),
+        boot: "b".into(),
+    };
     let held = |mark: &str| Version(mark.into());
     let log = Log::default();
     let mut node = Node::new(me, Settings::default(), log, Epoch::ZERO, String::new(), 7);
-    let lock = lock.map(|document| Held { version: held(&document.mark), document });
-    let register = register.map(|document| Held { version: held(&document.mark), document });
+    let lock = lock.map(|document| Held {
+        version: held(&document.mark),
+        document,
+    });
+    let register = register.map(|document| Held {
+        version: held(&document.mark),
+        document,
+    });
     for minute in 1..4_u64 {
         let now = minute * 60_000;
         for input in [
@@ -181,12 +214,16 @@ fn a_node_meets(lock: Option<Lock>, register: Option<Register>) {
 
 /// A Txn from the wire: refused or decided without a panic, and what is decided can be assigned.
 pub fn txn(data: &[u8]) {
-    let Ok(request) = TxnRequest::decode(Bytes::copy_from_slice(data)) else { return };
+    let Ok(request) = TxnRequest::decode(Bytes::copy_from_slice(data)) else {
+        return;
+    };
     let wanted = match wire_txn::from_wire(&request) {
         Ok(wanted) => wanted,
         Err(refusal) => return drop(status::of(&refusal)),
     };
-    let checked = wanted.check().and_then(|()| wire_txn::check_sorting(&request));
+    let checked = wanted
+        .check()
+        .and_then(|()| wire_txn::check_sorting(&request));
     if let Err(refusal) = checked {
         return drop(status::of(&refusal));
     }
@@ -196,16 +233,28 @@ pub fn txn(data: &[u8]) {
         Err(refusal) => return drop(status::of(&refusal)),
     };
     assert_eq!(decision.base, view.committed());
-    let Some((place, change)) = decision.change else { return };
-    let branch = if decision.succeeded { &request.success } else { &request.failure };
-    assert!(place < branch.len(), "the mutation stands in the branch taken");
+    let Some((place, change)) = decision.change else {
+        return;
+    };
+    let branch = if decision.succeeded {
+        &request.success
+    } else {
+        &request.failure
+    };
+    assert!(
+        place < branch.len(),
+        "the mutation stands in the branch taken"
+    );
     let revision = decision.base.next();
     let record = Record::write(&change, revision, Epoch(2), "a".into(), 1);
     let bytes = record::encode(&record);
     assert_eq!(record::decode(&bytes).as_ref(), Ok(&record));
     view.append(&record);
     view.release(revision);
-    let found = view.range(&RangeQuery::all(KeyRange::single(change.key.clone())), revision);
+    let found = view.range(
+        &RangeQuery::all(KeyRange::single(change.key.clone())),
+        revision,
+    );
     let found = found.expect("a committed change can be read").kvs;
     let value = found.first().map(crate::view::KeyValue::value);
     assert_eq!(value, change.value.as_deref());
@@ -213,7 +262,9 @@ pub fn txn(data: &[u8]) {
 
 /// A Range from the wire: refused, or answered within its own limits.
 pub fn range(data: &[u8]) {
-    let Ok(request) = RangeRequest::decode(Bytes::copy_from_slice(data)) else { return };
+    let Ok(request) = RangeRequest::decode(Bytes::copy_from_slice(data)) else {
+        return;
+    };
     let query = match wire_range::query(&request) {
         Ok(query) => query,
         Err(refusal) => return drop(status::of(&refusal)),
@@ -253,7 +304,11 @@ fn written() -> Vec<Record> {
                 deleted: value.is_empty(),
                 create_revision: Revision(create),
                 prev_revision: Revision(prev),
-                version: if value.is_empty() { 0 } else { 1 + u64::from(before.is_some()) },
+                version: if value.is_empty() {
+                    0
+                } else {
+                    1 + u64::from(before.is_some())
+                },
                 ..Record::opening(Epoch(1), Revision(revision), "a".into(), 1)
             }
         };

@@ -60,7 +60,12 @@ fn records(value: usize) -> Vec<Encoded> {
 }
 
 fn origin(cluster: &str) -> Origin {
-    Origin { cluster_id: cluster.into(), node_id: "node-a".into(), epoch: Epoch(3), created_at: 1 }
+    Origin {
+        cluster_id: cluster.into(),
+        node_id: "node-a".into(),
+        epoch: Epoch(3),
+        created_at: 1,
+    }
 }
 
 /// As the body reads them: the first byte says what the others are.
@@ -101,9 +106,12 @@ fn without_crc(bytes: &[u8]) -> &[u8] {
 fn documents() -> Vec<Vec<u8>> {
     let identity = r#"{"node_id":"a","incarnation":"i","boot":"b"}"#;
     let mut seeds = Vec::new();
-    for (phase, primary) in
-        [("claimed", "null"), ("starting", identity), ("active", identity), ("active", "null")]
-    {
+    for (phase, primary) in [
+        ("claimed", "null"),
+        ("starting", identity),
+        ("active", identity),
+        ("active", "null"),
+    ] {
         seeds.push(format!(
             r#"{{"seq":3,"mark":"m","epoch":2,"primary":{primary},"phase":"{phase}","voters":[{{"node_id":"a","incarnation":"i"}}],"quorum":-1,"lease":2000}}"#
         ));
@@ -122,7 +130,9 @@ fn documents() -> Vec<Vec<u8>> {
 }
 
 fn txns() -> Vec<Vec<u8>> {
-    let deep = op(pb::request_op::Request::RequestTxn(pb::TxnRequest::default()));
+    let deep = op(pb::request_op::Request::RequestTxn(
+        pb::TxnRequest::default(),
+    ));
     let read = read(get("a"));
     let txn = |success: Vec<pb::RequestOp>, failure: Vec<pb::RequestOp>| pb::TxnRequest {
         compare: vec![unchanged_since("a", 3)],
@@ -140,14 +150,37 @@ fn txns() -> Vec<Vec<u8>> {
 }
 
 fn ranges() -> Vec<Vec<u8>> {
-    let all = pb::RangeRequest { range_end: bytes("\0"), ..get("\0") };
+    let all = pb::RangeRequest {
+        range_end: bytes("\0"),
+        ..get("\0")
+    };
     let requests = [
         get("a"),
-        pb::RangeRequest { revision: 3, ..get("a") },
-        pb::RangeRequest { limit: 1, sort_order: 2, sort_target: 3, ..all.clone() },
-        pb::RangeRequest { count_only: true, ..all.clone() },
-        pb::RangeRequest { keys_only: true, min_mod_revision: 3, max_create_revision: 5, ..all },
-        pb::RangeRequest { range_end: bytes("c"), revision: 99, ..get("a") },
+        pb::RangeRequest {
+            revision: 3,
+            ..get("a")
+        },
+        pb::RangeRequest {
+            limit: 1,
+            sort_order: 2,
+            sort_target: 3,
+            ..all.clone()
+        },
+        pb::RangeRequest {
+            count_only: true,
+            ..all.clone()
+        },
+        pb::RangeRequest {
+            keys_only: true,
+            min_mod_revision: 3,
+            max_create_revision: 5,
+            ..all
+        },
+        pb::RangeRequest {
+            range_end: bytes("c"),
+            revision: 99,
+            ..get("a")
+        },
     ];
     requests.iter().map(Message::encode_to_vec).collect()
 }
