@@ -22,10 +22,10 @@ mod maintenance;
 pub mod metrics;
 mod pages;
 pub mod proto;
-mod range;
+pub(crate) mod range;
 mod server;
 pub mod status;
-mod txn;
+pub(crate) mod txn;
 pub mod unsupported;
 mod watch;
 

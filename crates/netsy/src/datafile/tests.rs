@@ -239,6 +239,18 @@ fn the_ancestors_chunk_is_read() {
     assert_eq!(record::encode(&expected), only.bytes, "and what we write is what it wrote");
 }
 
+/// Other writers may put a Record's crc anywhere; its bytes are kept, and the files they go to are good.
+#[test]
+fn a_crc_that_stands_elsewhere_is_taken_on() {
+    let bytes = write(1, 1).bytes;
+    let front = 1 + wire::varint(&bytes[1..]).unwrap().unwrap().1;
+    let moved = Bytes::from([&bytes[front..], &bytes[..front]].concat());
+    let moved = Encoded::decode(moved).unwrap();
+    let file = chunk::encode(&origin(), &[moved.clone(), write(2, 1)]);
+    let chunk = chunk::decode(&name(1), &file, "blue").unwrap();
+    assert_eq!(chunk.records, [moved, write(2, 1)]);
+}
+
 #[test]
 fn our_own_chunk_stays_as_it_is() {
     let bytes = chunk::encode(&origin(), &[opening(1, 3), write(2, 3)]);

@@ -6,6 +6,7 @@ mod contract;
 mod etcd;
 mod fake;
 mod operating;
+mod seeds;
 mod tidy;
 mod tls;
 mod view;
