@@ -43,17 +43,15 @@ impl Writer {
     /// Adds one Record. Revisions ascend, or it is a fault.
     pub(super) fn push(&mut self, record: &Encoded) {
         let revision = record.record.revision;
-        assert!(
-            revision > self.last,
-            "Record {revision} follows Record {}",
-            self.last
-        );
+        assert!(revision > self.last, "Record {revision} follows Record {}", self.last);
         if self.count == 0 {
             self.first = revision;
         }
         self.count += 1;
         self.last = revision;
-        self.digest.update(without_crc(&record.bytes));
+        let (before, after) = around_crc(&record.bytes);
+        self.digest.update(before);
+        self.digest.update(after);
         let mut length = Vec::with_capacity(4);
         wire::put_varint(&mut length, record.bytes.len() as u64);
         self.write(&length);
@@ -67,11 +65,8 @@ impl Writer {
 
     /// Closes the file: what is left of it.
     pub(super) fn finish(mut self) -> Bytes {
-        let footer = Footer {
-            records_crc: self.digest.finalize(),
-            first: self.first,
-            last: self.last,
-        };
+        let footer =
+            Footer { records_crc: self.digest.finalize(), first: self.first, last: self.last };
         self.write(&footer.encode());
         if let Some((mut zstd, mut step)) = self.zstd.take() {
             loop {
@@ -94,20 +89,18 @@ impl Writer {
         let mut input = InBuffer::around(bytes);
         while input.pos() < bytes.len() {
             let mut output = OutBuffer::around(step);
-            zstd.run(&mut input, &mut output)
-                .expect("zstd compresses any bytes");
+            zstd.run(&mut input, &mut output).expect("zstd compresses any bytes");
             self.out.extend_from_slice(output.as_slice());
         }
     }
 }
 
-/// A Record's encoding without its crc, which stands first if it is there at all.
-fn without_crc(bytes: &[u8]) -> &[u8] {
-    match bytes.split_first() {
-        Some((8, rest)) => match wire::varint(rest) {
-            Ok(Some((_, length))) => &rest[length..],
-            _ => rest,
-        },
-        _ => bytes,
+/// A Record's encoding before and after its crc field. Ours stands first, or is not there when it is 0;
+/// other writers may have put it anywhere.
+fn around_crc(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let mut fields = wire::Fields::of(bytes).map_while(Result::ok);
+    match fields.find(|field| field.number == 1) {
+        Some(field) => (&bytes[..field.at.start], &bytes[field.at.end..]),
+        None => (bytes, &[]),
     }
 }

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use rules::register::countable;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::bucket::{Bucket, Document, Swapped, fresh_mark};
 use crate::standing::Member;
@@ -16,7 +17,7 @@ use crate::standing::Member;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
     /// Raised by every swap.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "countable")]
     pub seq: u64,
     /// Random, fresh at every swap.
     #[serde(default)]
@@ -27,7 +28,7 @@ pub struct Registration {
     #[serde(default)]
     pub incarnation: String,
     /// How often this disk was started.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "countable")]
     pub boot_seq: u64,
     /// The program's version.
     #[serde(default)]
@@ -42,13 +43,26 @@ pub struct Registration {
 
 /// `members.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Members {
+pub struct Members {
+    /// Raised by every swap.
+    #[serde(default, deserialize_with = "countable")]
+    pub seq: u64,
+    /// Random, fresh at every swap.
     #[serde(default)]
-    seq: u64,
-    #[serde(default)]
-    mark: String,
-    cluster_id: String,
-    members: BTreeMap<String, u64>,
+    pub mark: String,
+    /// The cluster the bucket belongs to.
+    pub cluster_id: String,
+    /// node_id to member id: 1, 2, 3 ..., given by the Elector, never given twice.
+    #[serde(deserialize_with = "countable_all")]
+    pub members: BTreeMap<String, u64>,
+}
+
+/// As [`countable`], for the numbers of a map.
+fn countable_all<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, u64>, D::Error> {
+    #[derive(Deserialize)]
+    struct Number(#[serde(deserialize_with = "countable")] u64);
+    let numbers = BTreeMap::<String, Number>::deserialize(from)?;
+    Ok(numbers.into_iter().map(|(name, Number(number))| (name, number)).collect())
 }
 
 /// What came of registering.

@@ -6,6 +6,8 @@ mod contract;
 mod etcd;
 mod fake;
 mod operating;
+mod seeds;
 mod tidy;
 mod tls;
 mod view;
+mod weather;
