@@ -158,7 +158,11 @@ impl Driver {
             match bucket.read(&document).await {
                 Ok(found) => match found.map(|found| versions.hold(&name, found)).transpose() {
                     Ok(held) => input(Ok(held)),
-                    Err(why) => Input::ChainDamaged(format!("read `{name}`: {why}")),
+                    // It says nothing about the log: whoever mends it need not start this Node again.
+                    Err(why) => {
+                        error!(document = %name, why, "a document cannot be read; trying again");
+                        input(Err(()))
+                    }
                 },
                 Err(failure) => {
                     warn!(%failure, "could not read a document; trying again");
@@ -189,7 +193,10 @@ impl Driver {
                 Settled::Lost(found) => {
                     match found.map(|found| versions.hold(&name, found)).transpose() {
                         Ok(held) => input(Swapped::Lost(held)),
-                        Err(why) => Input::ChainDamaged(format!("read `{name}`: {why}")),
+                        Err(why) => {
+                            error!(document = %name, why, "a document cannot be read; trying again");
+                            input(Swapped::Unknown)
+                        }
                     }
                 }
                 Settled::Unknown(why) => {

@@ -28,7 +28,7 @@ use rules::txn::Txn;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub use registration::{Registered, Registration, check_cluster, register};
+pub use registration::{JoinFailure, Registered, Registration, check_cluster, register};
 pub use restore::{RestoreFailure, Restored, restore};
 pub use snapshots::SnapshotPolicy;
 
