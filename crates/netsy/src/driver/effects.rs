@@ -167,7 +167,11 @@ impl Driver {
             match read {
                 Ok(found) => match found.map(|found| versions.hold(&name, found)).transpose() {
                     Ok(held) => input(Ok(held)),
-                    Err(why) => Input::ChainDamaged(format!("read `{name}`: {why}")),
+                    // It says nothing about the log: whoever mends it need not start this Node again.
+                    Err(why) => {
+                        error!(document = %name, why, "a document cannot be read; trying again");
+                        input(Err(()))
+                    }
                 },
                 Err(failure) => {
                     warn!(%failure, "could not read a document; trying again");
@@ -204,7 +208,10 @@ impl Driver {
                 Settled::Lost(found) => {
                     match found.map(|found| versions.hold(&name, found)).transpose() {
                         Ok(held) => input(Swapped::Lost(held)),
-                        Err(why) => Input::ChainDamaged(format!("read `{name}`: {why}")),
+                        Err(why) => {
+                            error!(document = %name, why, "a document cannot be read; trying again");
+                            input(Swapped::Unknown)
+                        }
                     }
                 }
                 Settled::Unknown(why) => {

@@ -28,7 +28,9 @@ use rules::txn::Txn;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub use registration::{Members, Registered, Registration, check_cluster, register};
+pub use registration::{
+    JoinFailure, Members, Registered, Registration, check_cluster, register,
+};
 pub use restore::{RestoreFailure, Restored, restore};
 pub use snapshots::SnapshotPolicy;
 

@@ -115,7 +115,6 @@ impl Ledger {
 
 /// Clients at work.
 pub(crate) struct Load {
-    pub(crate) ledger: Arc<Ledger>,
     over: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -145,7 +144,6 @@ impl Load {
             tokio::spawn(writer.run())
         });
         Load {
-            ledger: Arc::clone(ledger),
             tasks: tasks.collect(),
             over,
         }

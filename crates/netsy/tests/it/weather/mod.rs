@@ -3,6 +3,14 @@
 //!
 //! The judge is always the same: a Node that starts on an empty disk afterwards, and the chain of Chunks.
 
+mod closing;
+mod damage;
+mod disk;
+mod grouping;
+mod health;
 mod load;
 mod node;
 mod outages;
+mod process;
+mod snapshots;
+mod two;
