@@ -48,7 +48,9 @@ pub(crate) async fn start(
         };
         let mark = bucket::fresh_mark();
         let registered = patiently(|| driver::register(&bucket, &own, &mark)).await;
-        match registered.map_err(|why| RunError::setup(attempted(), why, "see docs/OPERATING.md"))? {
+        match registered
+            .map_err(|why| RunError::setup(attempted(), why, "see docs/OPERATING.md"))?
+        {
             Registered::Done => break,
             Registered::OldDisk => {
                 warn!(
@@ -75,7 +77,14 @@ fn open_store(config: &Config) -> Result<Store, RunError> {
         node_id: config.node_id.clone(),
     };
     let dir: &Path = &config.data_dir;
-    Store::open(Some(dir), &identity).map_err(|failure| {
+    let opened = match Store::open(Some(dir), &identity) {
+        Err(failure @ store::Failure::Corrupt { .. }) => {
+            warn!(%failure, "the local database is damaged: starting anew from the bucket");
+            Store::set_aside(dir).and_then(|_| Store::open(Some(dir), &identity))
+        }
+        opened => opened,
+    };
+    opened.map_err(|failure| {
         RunError::failed(
             format!("open the local database in `{}`", dir.display()),
             failure,

@@ -71,6 +71,7 @@ impl Driver {
             Effect::Release(committed) => self.release(committed),
             Effect::Lease(until) => self.board.set_lease(until),
             Effect::FailPending => {
+                self.batch_urgent = true;
                 for waiting in self.waiting.drain(..) {
                     let _ = waiting.reply.send(Err(Refusal::LeaderChanged));
                 }
@@ -88,6 +89,7 @@ impl Driver {
 
     /// Cuts the log: what waits for the disk goes first, so that the order stays.
     fn truncate(&mut self, last: Revision) {
+        self.batch_urgent = true;
         self.send_batch();
         self.generation += 1;
         self.view.truncate(last);
@@ -268,6 +270,7 @@ impl Driver {
         let origin = self.origin(epoch);
         self.metrics.chunk_records.observe(records.len() as f64);
         self.upload_since = now();
+        self.batch_urgent |= !self.batch.append.is_empty();
         let abandoned = CancellationToken::new();
         self.upload = Some(abandoned.clone());
         let metrics = Arc::clone(&self.metrics);

@@ -28,9 +28,7 @@ use rules::txn::Txn;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub use registration::{
-    JoinFailure, Members, Registered, Registration, check_cluster, register,
-};
+pub use registration::{JoinFailure, Members, Registered, Registration, check_cluster, register};
 pub use restore::{RestoreFailure, Restored, restore};
 pub use snapshots::SnapshotPolicy;
 
@@ -364,7 +362,9 @@ impl Driver {
         let encoded = Encoded { record, bytes };
         self.unsent.push_back(encoded.clone());
         self.batch.append.push(encoded);
-        self.batch_urgent = true;
+        // A write commits when disk and bucket both hold it: the disk's turn comes with the Chunk's, so that
+        // one transaction carries as much as one Chunk.
+        self.batch_urgent |= !self.node.tenure().writes();
     }
 
     /// Sends the turn's batch to the disk's thread.

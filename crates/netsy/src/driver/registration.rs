@@ -62,7 +62,10 @@ fn countable_all<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, 
     #[derive(Deserialize)]
     struct Number(#[serde(deserialize_with = "countable")] u64);
     let numbers = BTreeMap::<String, Number>::deserialize(from)?;
-    Ok(numbers.into_iter().map(|(name, Number(number))| (name, number)).collect())
+    Ok(numbers
+        .into_iter()
+        .map(|(name, Number(number))| (name, number))
+        .collect())
 }
 
 /// What came of registering.

@@ -36,24 +36,37 @@ pub(super) struct Tail {
 
 impl Tail {
     pub(super) fn of(meta: &Meta) -> Tail {
-        Tail { last: meta.last, committed: meta.committed }
+        Tail {
+            last: meta.last,
+            committed: meta.committed,
+        }
     }
 
     /// Moves on over `batch`; what it may not do is a fault of the caller.
     pub(super) fn pass(&mut self, batch: &Batch) {
         if let Some(last) = batch.truncate_above {
             let committed = self.committed;
-            assert!(last >= committed, "truncating to {last}, and {committed} is committed");
+            assert!(
+                last >= committed,
+                "truncating to {last}, and {committed} is committed"
+            );
             self.last = self.last.min(last);
         }
         for record in &batch.append {
             let revision = record.record.revision;
-            assert!(revision == self.last.next(), "Record {revision} after Record {}", self.last);
+            assert!(
+                revision == self.last.next(),
+                "Record {revision} after Record {}",
+                self.last
+            );
             self.last = revision;
         }
         if let Some(committed) = batch.committed {
             let last = self.last;
-            assert!(committed <= last, "committing {committed}, and the last Record is {last}");
+            assert!(
+                committed <= last,
+                "committing {committed}, and the last Record is {last}"
+            );
             self.committed = self.committed.max(committed);
         }
     }
@@ -62,7 +75,10 @@ impl Tail {
 impl Batch {
     /// Bytes it brings, roughly.
     pub(super) fn weight(&self) -> u64 {
-        self.append.iter().map(|record| record.bytes.len() as u64).sum()
+        self.append
+            .iter()
+            .map(|record| record.bytes.len() as u64)
+            .sum()
     }
 
     /// Applies it inside an open transaction, and to `meta`. Its numbers are written by the caller.

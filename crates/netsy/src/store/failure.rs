@@ -88,7 +88,9 @@ fn holder(pid: &Option<u32>) -> String {
 }
 
 fn place(revision: &Option<Revision>) -> String {
-    revision.map(|revision| format!(" at Record {revision}")).unwrap_or_default()
+    revision
+        .map(|revision| format!(" at Record {revision}"))
+        .unwrap_or_default()
 }
 
 impl Failure {
@@ -102,9 +104,10 @@ impl Failure {
             (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => {
                 Failure::Full { attempted, why }
             }
-            (ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase, _) => {
-                Failure::Corrupt { revision: None, why }
-            }
+            (ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase, _) => Failure::Corrupt {
+                revision: None,
+                why,
+            },
             _ => Failure::Broken { attempted, why },
         }
     }

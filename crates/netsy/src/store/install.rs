@@ -34,7 +34,11 @@ impl Install {
                 )
                 .attempt(INSTALLING)
         })?;
-        Ok(Install { inner, last: Revision::ZERO, epochs: Vec::new() })
+        Ok(Install {
+            inner,
+            last: Revision::ZERO,
+            epochs: Vec::new(),
+        })
     }
 
     /// Takes in the next Records, as a Snapshot's decoder yields them. Waits for the disk.
@@ -101,7 +105,10 @@ impl Install {
             "the Snapshot at {} is of another epoch than the Records up to {} that are committed here",
             self.last, meta.committed
         );
-        Err(Failure::Corrupt { revision: Some(self.last), why })
+        Err(Failure::Corrupt {
+            revision: Some(self.last),
+            why,
+        })
     }
 
     fn keeps_tail(&self, meta: &Meta) -> bool {

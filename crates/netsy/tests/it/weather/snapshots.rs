@@ -47,15 +47,28 @@ async fn an_empty_disk_starts_from_a_snapshot_and_the_chunks_after_it() {
     let snapshots = bucket.list_snapshots().await.unwrap();
     let older = snapshots[snapshots.len() - 2];
     let chunks = bucket.list_chunks(Revision(1)).await.unwrap();
-    let covered: Vec<Revision> =
-        chunks.iter().copied().filter(|first| *first <= older).collect();
+    let covered: Vec<Revision> = chunks
+        .iter()
+        .copied()
+        .filter(|first| *first <= older)
+        .collect();
     let mut fences = 0;
     for first in &covered {
         let chunk = bucket.get_chunk(*first).await.unwrap().unwrap();
-        fences += chunk.records.iter().filter(|one| one.record.kind == Kind::Epoch).count();
+        fences += chunk
+            .records
+            .iter()
+            .filter(|one| one.record.kind == Kind::Epoch)
+            .count();
     }
-    assert!(fences >= 2, "the chunks that hold epoch records stay: {fences} of {covered:?}");
-    assert!(covered.len() <= 2 * fences + 2, "what is covered is cleaned up: {covered:?}");
+    assert!(
+        fences >= 2,
+        "the chunks that hold epoch records stay: {fences} of {covered:?}"
+    );
+    assert!(
+        covered.len() <= 2 * fences + 2,
+        "what is covered is cleaned up: {covered:?}"
+    );
     is_one_chain(&place, first_after(&place, older).await).await;
 
     let node = place.judge("one").await;
