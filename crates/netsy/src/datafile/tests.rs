@@ -263,7 +263,7 @@ fn a_crc_that_stands_elsewhere_is_taken_on() {
     let bytes = write(1, 1).bytes;
     let front = 1 + wire::varint(&bytes[1..]).unwrap().unwrap().1;
     let moved = Bytes::from([&bytes[front..], &bytes[..front]].concat());
-    let moved = Encoded::decode(moved).unwrap();
+    let moved = Encoded::read(moved).unwrap();
     let file = chunk::encode(&origin(), &[moved.clone(), write(2, 1)]);
     let chunk = chunk::decode(&name(1), &file, "blue").unwrap();
     assert_eq!(chunk.records, [moved, write(2, 1)]);
