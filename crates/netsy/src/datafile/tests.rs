@@ -257,6 +257,17 @@ fn the_ancestors_chunk_is_read() {
     );
 }
 
+#[test]
+fn the_first_and_the_last_moment_come_back() {
+    for created_at in [i64::MIN, i64::MIN + 1, -1, i64::MAX] {
+        let record = Record {
+            created_at,
+            ..write(1, 1).record
+        };
+        assert_eq!(record::decode(&record::encode(&record)), Ok(record));
+    }
+}
+
 /// Other writers may put a Record's crc anywhere; its bytes are kept, and the files they go to are good.
 #[test]
 fn a_crc_that_stands_elsewhere_is_taken_on() {
