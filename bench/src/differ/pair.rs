@@ -165,6 +165,14 @@ impl Pair {
         }
     }
 
+    /// Events that the reference's watches delivered.
+    pub(crate) fn events(&self) -> usize {
+        let deliveries = self.reference.deliveries();
+        let all = deliveries.values().flatten();
+        all.filter(|delivery| matches!(delivery, Delivery::Event { .. }))
+            .count()
+    }
+
     /// Waits until the watches of both have delivered the same.
     pub(crate) async fn settle(&self, at: usize) -> Result<(), Difference> {
         let deadline = Instant::now() + SETTLE;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::bucket::{self, Bucket};
-use crate::config::Config;
+use crate::config::{Config, WhenDegraded};
 use crate::driver::{self, Ended, Parts, Registration};
 use crate::exit::RunError;
 use crate::standing::{Board, Handle, HealthState, PrimaryState, Standing};
@@ -251,10 +251,12 @@ async fn serve(
             check_interval: config.snapshots.check_interval,
         },
         silence_max: SILENCE_MAX,
+        answers_stale: config.reads.when_degraded == WhenDegraded::Stale,
         elector_timeout: config.elector.timeout,
     };
     let mut limits = api::Limits::default();
     limits.watch.progress_every = config.watch.progress_interval;
+    limits.request_bytes = usize::try_from(config.limits.request_bytes).unwrap_or(usize::MAX);
     let acceptor = tls.as_ref().map(|tls| tls.shared());
     let reload = tls.map(|tls| {
         tokio::spawn(tls.reload_when_changed(crate::tls::RELOAD_EVERY, reloads, closing.clone()))

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::bucket::{self, Bucket, BucketConfig};
 use crate::config::{Config, Sse};
-use crate::driver::{self, Registered, Registration, RestoreFailure, Restored};
+use crate::driver::{self, JoinFailure, Registered, Registration, RestoreFailure, Restored};
 use crate::exit::RunError;
 use crate::store::{self, Batch, Store, StoreIdentity};
 
@@ -34,7 +34,7 @@ pub(crate) async fn start(
     let mut store = open_store(config)?;
     let bucket = open_bucket(config, bucket).await?;
     let attempted = || format!("join the cluster in `{}`", bucket.name());
-    driver::check_cluster(&bucket, &config.cluster_id)
+    patiently(|| driver::check_cluster(&bucket, &config.cluster_id))
         .await
         .map_err(|why| RunError::setup(attempted(), why, "see docs/OPERATING.md"))?;
     let mut meta = store.meta();
@@ -46,8 +46,9 @@ pub(crate) async fn start(
             boot_seq,
             ..registration.clone()
         };
-        let registered = driver::register(&bucket, &own).await;
-        match registered.map_err(|why| RunError::failed(attempted(), why, "try again"))? {
+        let mark = bucket::fresh_mark();
+        let registered = patiently(|| driver::register(&bucket, &own, &mark)).await;
+        match registered.map_err(|why| RunError::setup(attempted(), why, "see docs/OPERATING.md"))? {
             Registered::Done => break,
             Registered::OldDisk => {
                 warn!(
@@ -100,6 +101,23 @@ async fn open_bucket(config: &Config, given: Option<Bucket>) -> Result<Bucket, R
             }
             Err(failure) => {
                 return Err(RunError::setup(&attempted, failure, "use another store"));
+            }
+        }
+    }
+}
+
+/// Asks until the bucket answers; what it then says is the operator's.
+async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T, String>
+where
+    F: Future<Output = Result<T, JoinFailure>>,
+{
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(JoinFailure::Refused(why)) => return Err(why),
+            Err(JoinFailure::Bucket(failure)) => {
+                warn!(%failure, "the bucket does not answer; trying again");
+                tokio::time::sleep(BUCKET_AGAIN).await;
             }
         }
     }

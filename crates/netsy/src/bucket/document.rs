@@ -94,7 +94,11 @@ impl Bucket {
     /// `TryAgain`, `Denied`; `Unreadable` if it is over 1 MiB.
     pub async fn read(&self, document: &Document) -> Result<Option<Versioned>, Failure> {
         let location = document.location();
-        let found = within(self.timeouts.document, self.read_once(&location)).await;
+        let mut found = within(self.timeouts.document, self.read_once(&location)).await;
+        if matches!(&found, Ok(Some(found)) if found.mark().is_none()) {
+            // What came may be damaged where the document is not: looked at twice, like a Chunk.
+            found = within(self.timeouts.document, self.read_once(&location)).await;
+        }
         match found {
             Ok(Some(found)) => Ok(Some(found)),
             Ok(None) => Err(self.unreadable(document, "it is over 1 MiB")),

@@ -32,20 +32,10 @@ pub struct Chunk {
 /// If `records` is empty, has a gap, or exceeds [`CAP`].
 #[must_use]
 pub fn encode(origin: &Origin, records: &[Encoded]) -> Bytes {
-    let first = records
-        .first()
-        .expect("a Chunk holds at least one Record")
-        .record
-        .revision;
+    let first = records.first().expect("a Chunk holds at least one Record").record.revision;
     let size: usize = records.iter().map(|record| record.bytes.len()).sum();
-    assert!(
-        size <= CAP,
-        "{size} bytes of Records are too much for one Chunk"
-    );
-    let content: usize = records
-        .iter()
-        .map(|r| r.record.key.len() + r.record.value.len())
-        .sum();
+    assert!(size <= CAP, "{size} bytes of Records are too much for one Chunk");
+    let content: usize = records.iter().map(|r| r.record.key.len() + r.record.value.len()).sum();
     let mut writer = Writer::new(&Header {
         kind: Kind::KindChunk,
         compressed: content > PLAIN_LIMIT,

@@ -67,10 +67,7 @@ impl Header {
             Compression::CompressionNone => false,
             Compression::CompressionZstd => true,
             Compression::CompressionUnknown => {
-                return Err(Malformed::new(format!(
-                    "its compression is {}",
-                    header.compression
-                )));
+                return Err(Malformed::new(format!("its compression is {}", header.compression)));
             }
         };
         let created_at = header.created_at.unwrap_or_default();

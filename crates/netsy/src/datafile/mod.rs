@@ -123,11 +123,7 @@ pub struct Damaged {
 
 impl fmt::Display for Damaged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "`{}` cannot be trusted: at byte {}",
-            self.object, self.offset
-        )?;
+        write!(f, "`{}` cannot be trusted: at byte {}", self.object, self.offset)?;
         if let Some(revision) = self.record {
             write!(f, ", Record {revision}")?;
         }

@@ -83,8 +83,7 @@ impl Reader {
         if let Some(damaged) = &self.failed {
             return Err(damaged.clone());
         }
-        self.step()
-            .inspect_err(|damaged| self.failed = Some(damaged.clone()))
+        self.step().inspect_err(|damaged| self.failed = Some(damaged.clone()))
     }
 
     fn step(&mut self) -> Result<Option<Encoded>, Damaged> {
@@ -113,18 +112,12 @@ impl Reader {
 
     /// Closes the file when all its bytes were pushed and read: who wrote it, and its bounds.
     pub(super) fn finish(mut self) -> Result<(Origin, u64, Revision, Revision), Damaged> {
-        assert!(
-            self.record()?.is_none(),
-            "every Record is taken before the end is asked for"
-        );
+        assert!(self.record()?.is_none(), "every Record is taken before the end is asked for");
         if self.footer.is_none() {
             let why = match &self.header {
                 None => "it ends inside its header".to_owned(),
                 Some(header) if self.seen.count < header.count => {
-                    format!(
-                        "it ends after {} of {} Records",
-                        self.seen.count, header.count
-                    )
+                    format!("it ends after {} of {} Records", self.seen.count, header.count)
                 }
                 Some(_) => "it ends inside its footer".to_owned(),
             };
@@ -133,9 +126,7 @@ impl Reader {
         if self.zstd.as_ref().is_some_and(|inflate| !inflate.over) {
             return Err(self.damaged(Malformed::new("its zstd frame is cut off")));
         }
-        let Seen {
-            count, first, last, ..
-        } = self.seen;
+        let Seen { count, first, last, .. } = self.seen;
         let header = self.header.expect("a footer is read after the header");
         Ok((header.origin, count, first, last))
     }
@@ -169,9 +160,7 @@ impl Reader {
     fn judge_header(&self, header: Header) -> Result<Header, Malformed> {
         if header.kind != self.kind {
             let (found, wanted) = (header.kind.as_str_name(), self.kind.as_str_name());
-            return Err(Malformed::new(format!(
-                "it is of kind {found}, not {wanted}"
-            )));
+            return Err(Malformed::new(format!("it is of kind {found}, not {wanted}")));
         }
         let cluster = &header.origin.cluster_id;
         if !cluster.is_empty() && *cluster != self.cluster_id {
@@ -201,10 +190,7 @@ impl Reader {
         seen.last = revision;
         seen.epoch = record.epoch;
         checked.count_into(&mut seen.digest);
-        Ok(Encoded {
-            record,
-            bytes: message,
-        })
+        Ok(Encoded { record, bytes: message })
     }
 
     fn judge_order(&self, revision: Revision, epoch: Epoch) -> Result<(), Malformed> {
@@ -220,28 +206,18 @@ impl Reader {
             return Err(Malformed::new(format!("it follows Record {}", seen.last)));
         }
         if epoch < seen.epoch {
-            return Err(Malformed::new(format!(
-                "epoch {epoch} follows epoch {}",
-                seen.epoch
-            )));
+            return Err(Malformed::new(format!("epoch {epoch} follows epoch {}", seen.epoch)));
         }
         Ok(())
     }
 
     fn judge_first(&self, revision: Revision) -> Result<(), Malformed> {
-        let announced = self
-            .header
-            .as_ref()
-            .map_or(Revision::ZERO, |header| header.first);
+        let announced = self.header.as_ref().map_or(Revision::ZERO, |header| header.first);
         if announced != Revision::ZERO && announced != revision {
-            return Err(Malformed::new(format!(
-                "the header announces Record {announced} first"
-            )));
+            return Err(Malformed::new(format!("the header announces Record {announced} first")));
         }
         if self.kind == Kind::KindChunk && revision_in_name(&self.object) != Some(revision) {
-            return Err(Malformed::new(
-                "a Chunk is named by its first Record, and this is not it",
-            ));
+            return Err(Malformed::new("a Chunk is named by its first Record, and this is not it"));
         }
         Ok(())
     }
@@ -253,10 +229,7 @@ impl Reader {
             Kind::KindChunk => revision_in_name(&self.object),
             _ => None,
         };
-        Damaged {
-            record: revision.or(expected),
-            ..self.damaged(error)
-        }
+        Damaged { record: revision.or(expected), ..self.damaged(error) }
     }
 
     fn read_footer(&mut self) -> Result<(), Damaged> {
@@ -339,11 +312,7 @@ impl Inflate {
         let mut zstd = Zstd::new().expect("zstd needs only memory");
         zstd.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))
             .expect("2^23 is a legal window");
-        Inflate {
-            zstd,
-            step: Vec::with_capacity(ZSTD_STEP),
-            over: false,
-        }
+        Inflate { zstd, step: Vec::with_capacity(ZSTD_STEP), over: false }
     }
 
     fn run(&mut self, raw: &mut BytesMut, plain: &mut BytesMut) -> std::io::Result<bool> {

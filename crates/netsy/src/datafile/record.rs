@@ -47,10 +47,7 @@ mod field {
 #[must_use]
 pub fn encode(record: &Record) -> Bytes {
     let content = record.key.len() + record.value.len() + record.leader_id.len();
-    assert!(
-        content <= CONTENT_CAP,
-        "a Record of {content} bytes cannot be stored"
-    );
+    assert!(content <= CONTENT_CAP, "a Record of {content} bytes cannot be stored");
     let mut out = Vec::with_capacity(CRC_GAP + FIXED_ROOM + content);
     out.resize(CRC_GAP, 0);
     put_body(&mut out, record);
@@ -158,9 +155,7 @@ pub(super) fn decode_checked(bytes: &Bytes) -> Result<(Record, Checked<'_>), Mal
 fn check_plain(dek: u64) -> Result<(), Malformed> {
     match dek {
         0 => Ok(()),
-        _ => Err(Malformed::new(
-            "its value is encrypted, which this version cannot read",
-        )),
+        _ => Err(Malformed::new("its value is encrypted, which this version cannot read")),
     }
 }
 

@@ -25,17 +25,8 @@ impl Encoder {
     /// Opens a Snapshot of exactly `count` Records whose first is `first` (0 if there are none).
     #[must_use]
     pub fn new(origin: Origin, count: u64, first: Revision) -> Encoder {
-        let header = Header {
-            kind: Kind::KindSnapshot,
-            compressed: true,
-            count,
-            first,
-            origin,
-        };
-        Encoder {
-            writer: Writer::new(&header),
-            count,
-        }
+        let header = Header { kind: Kind::KindSnapshot, compressed: true, count, first, origin };
+        Encoder { writer: Writer::new(&header), count }
     }
 
     /// Adds one Record.
@@ -68,11 +59,7 @@ impl Encoder {
 
 impl fmt::Debug for Encoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Encoder({} of {} Records)",
-            self.writer.count, self.count
-        )
+        write!(f, "Encoder({} of {} Records)", self.writer.count, self.count)
     }
 }
 
@@ -99,9 +86,7 @@ impl Decoder {
     /// that is a Revision must be that of the last Record; any other (`bootstrap.netsy`) says nothing.
     #[must_use]
     pub fn new(object: &str, cluster_id: &str) -> Decoder {
-        Decoder {
-            reader: Reader::new(object, cluster_id, Kind::KindSnapshot),
-        }
+        Decoder { reader: Reader::new(object, cluster_id, Kind::KindSnapshot) }
     }
 
     /// Takes in the next bytes of the object; a few hundred KiB at a time keep memory small.
@@ -135,12 +120,7 @@ impl Decoder {
     /// If a batch was not taken.
     pub fn finish(self) -> Result<Summary, Damaged> {
         let (origin, count, first, last) = self.reader.finish()?;
-        Ok(Summary {
-            origin,
-            count,
-            first,
-            last,
-        })
+        Ok(Summary { origin, count, first, last })
     }
 }
 

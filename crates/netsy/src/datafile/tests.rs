@@ -1,4 +1,6 @@
 //! The format against prost, against the ancestor's bytes, and against every kind of damage.
+//!
+//! Also where other rooms' tests get their Records from.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -47,12 +49,7 @@ pub(crate) fn sized(revision: u64, epoch: u64, size: usize) -> Encoded {
 
 /// The Record that opens `epoch` at `revision`.
 pub(crate) fn opening(revision: u64, epoch: u64) -> Encoded {
-    Encoded::new(Record::opening(
-        Epoch(epoch),
-        Revision(revision),
-        Arc::from("node-a"),
-        1,
-    ))
+    Encoded::new(Record::opening(Epoch(epoch), Revision(revision), Arc::from("node-a"), 1))
 }
 
 fn origin() -> Origin {
@@ -69,10 +66,7 @@ fn name(revision: u64) -> String {
 }
 
 fn unhex(text: &str) -> Bytes {
-    let digits: Vec<u8> = text
-        .bytes()
-        .filter(|byte| !byte.is_ascii_whitespace())
-        .collect();
+    let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
     digits.chunks(2).map(byte).collect()
 }
@@ -80,11 +74,7 @@ fn unhex(text: &str) -> Bytes {
 fn any_record() -> impl Strategy<Value = Record> {
     let place = (1..=i64::MAX as u64, any::<u64>(), 0..3_u8);
     let content = (vec(any::<u8>(), 1..40), vec(any::<u8>(), 0..300), ".{0,8}");
-    let numbers = (
-        0..=i64::MAX as u64,
-        0..=i64::MAX as u64,
-        0..=i64::MAX as u64,
-    );
+    let numbers = (0..=i64::MAX as u64, 0..=i64::MAX as u64, 0..=i64::MAX as u64);
     let rest = (any::<bool>(), any::<bool>(), any::<i64>(), any::<i64>());
     (place, content, numbers, rest).prop_map(|(place, content, numbers, rest)| Record {
         revision: Revision(place.0),
@@ -150,9 +140,7 @@ fn by_prost(record: &Record) -> Vec<u8> {
 }
 
 fn snapshot_of(records: &[Encoded]) -> Bytes {
-    let first = records
-        .first()
-        .map_or(Revision::ZERO, |first| first.record.revision);
+    let first = records.first().map_or(Revision::ZERO, |first| first.record.revision);
     let mut encoder = snapshot::Encoder::new(origin(), records.len() as u64, first);
     let mut out = Vec::new();
     for record in records {
@@ -240,9 +228,7 @@ fn the_ancestors_chunk_is_read() {
     assert_eq!(chunk.origin.cluster_id, "");
     assert_eq!(chunk.origin.node_id, "node-a");
     assert_eq!(chunk.origin.created_at, 1_700_000_000_000_000_000);
-    let [only] = &chunk.records[..] else {
-        panic!("one Record")
-    };
+    let [only] = &chunk.records[..] else { panic!("one Record") };
     let expected = Record {
         key: Bytes::from_static(b"_netsy"),
         value: Bytes::new(),
@@ -250,11 +236,7 @@ fn the_ancestors_chunk_is_read() {
         ..write(1, 0).record
     };
     assert_eq!(only.record, expected);
-    assert_eq!(
-        record::encode(&expected),
-        only.bytes,
-        "and what we write is what it wrote"
-    );
+    assert_eq!(record::encode(&expected), only.bytes, "and what we write is what it wrote");
 }
 
 #[test]
@@ -329,24 +311,15 @@ fn no_flipped_bit_of_compressed_files_changes_a_record() {
 
 #[test]
 fn each_truncation_is_caught() {
-    let (plain, packed) = (
-        vec![opening(1, 3), write(2, 3)],
-        vec![sized(1, 3, 6000), write(2, 3)],
-    );
+    let (plain, packed) = (vec![opening(1, 3), write(2, 3)], vec![sized(1, 3, 6000), write(2, 3)]);
     for log in [plain, packed] {
         let (chunk, snapshot) = (chunk::encode(&origin(), &log), snapshot_of(&log));
         for length in 0..chunk.len() {
             let cut = chunk.slice(..length);
-            assert!(
-                chunk::decode(&name(1), &cut, "blue").is_err(),
-                "chunk of {length} bytes"
-            );
+            assert!(chunk::decode(&name(1), &cut, "blue").is_err(), "chunk of {length} bytes");
         }
         for length in 0..snapshot.len() {
-            assert!(
-                read_snapshot(&name(2), &snapshot[..length], 999).is_err(),
-                "{length} bytes"
-            );
+            assert!(read_snapshot(&name(2), &snapshot[..length], 999).is_err(), "{length} bytes");
         }
     }
 }
@@ -366,10 +339,7 @@ fn nothing_may_follow_the_footer() {
 #[test]
 fn errors_name_the_object_the_offset_and_the_record() {
     let mut file = chunk::encode(&origin(), &[opening(41, 3), write(42, 3)]).to_vec();
-    let at = file
-        .windows(8)
-        .position(|window| window == b"registry")
-        .unwrap();
+    let at = file.windows(8).position(|window| window == b"registry").unwrap();
     file[at] ^= 1;
     let damaged = chunk::decode(&name(41), &Bytes::from(file), "blue").unwrap_err();
     let text = damaged.to_string();
@@ -382,94 +352,40 @@ fn errors_name_the_object_the_offset_and_the_record() {
     assert!(!text.contains("registry"));
 }
 
-/// One line per lie a file can tell with every crc right.
+/// One line per lie a file can tell with every crc right: the words of the error, the name, the bytes.
+fn lies() -> Vec<(&'static str, String, Bytes)> {
+    let told = |log: &[Encoded]| chunk::encode(&origin(), log);
+    let header = |change: fn(&mut proto::FileHeader)| file(change, &[write(1, 1)]);
+    let ones = [
+        ("named by its first", told(&[write(2, 1)])),
+        ("epoch 1 follows epoch 2", told(&[write(1, 2), write(2, 1)])),
+        ("kind KIND_SNAPSHOT", snapshot_of(&[write(1, 1)])),
+        ("it follows Record 1", file(|_| (), &[write(1, 1), write(3, 1)])),
+        ("announces Record 5 first", header(|h| h.first_revision = 5)),
+        ("schema version 2", header(|h| h.schema_version = 2)),
+        ("compression is 0", header(|h| h.compression = 0)),
+        ("compression is 9", header(|h| h.compression = 9)),
+        ("KIND_UNKNOWN", header(|h| h.kind = 77)),
+        ("`records_count` is neg", header(|h| h.records_count = -1)),
+        ("announces no Record", file(|h| h.records_count = 0, &[])),
+        ("field 3 does not hold", header(|h| h.records_count = 3)),
+        ("crc", file(|h| h.records_count = 1, &[write(1, 1), write(2, 1)])),
+        ("cluster `red`", header(|h| h.cluster_id = "red".into())),
+    ];
+    let mut lies: Vec<_> = ones.into_iter().map(|(words, bytes)| (words, name(1), bytes)).collect();
+    lies.push(("named by its first", "chunks/1.netsy".to_owned(), told(&[write(1, 1)])));
+    lies
+}
+
 #[test]
 fn a_lie_is_refused() {
-    let encoded = |log: &[Encoded]| chunk::encode(&origin(), log);
-    let cases: Vec<(&str, String, Bytes)> = vec![
-        ("named by its first", name(2), encoded(&[write(1, 1)])),
-        (
-            "named by its first",
-            "chunks/1.netsy".to_owned(),
-            encoded(&[write(1, 1)]),
-        ),
-        (
-            "epoch 1 follows epoch 2",
-            name(1),
-            encoded(&[write(1, 2), write(2, 1)]),
-        ),
-        ("kind KIND_SNAPSHOT", name(1), snapshot_of(&[write(1, 1)])),
-        (
-            "it follows Record 1",
-            name(1),
-            file(|_| (), &[write(1, 1), write(3, 1)]),
-        ),
-        (
-            "announces Record 5 first",
-            name(1),
-            file(|h| h.first_revision = 5, &[write(1, 1)]),
-        ),
-        (
-            "schema version 2",
-            name(1),
-            file(|h| h.schema_version = 2, &[write(1, 1)]),
-        ),
-        (
-            "compression is 0",
-            name(1),
-            file(|h| h.compression = 0, &[write(1, 1)]),
-        ),
-        (
-            "compression is 9",
-            name(1),
-            file(|h| h.compression = 9, &[write(1, 1)]),
-        ),
-        (
-            "KIND_UNKNOWN",
-            name(1),
-            file(|h| h.kind = 77, &[write(1, 1)]),
-        ),
-        (
-            "`records_count` is neg",
-            name(1),
-            file(|h| h.records_count = -1, &[write(1, 1)]),
-        ),
-        (
-            "announces no Record",
-            name(1),
-            file(|h| h.records_count = 0, &[]),
-        ),
-        (
-            "field 3 does not hold",
-            name(1),
-            file(|h| h.records_count = 3, &[write(1, 1)]),
-        ),
-        (
-            "crc",
-            name(1),
-            file(|h| h.records_count = 1, &[write(1, 1), write(2, 1)]),
-        ),
-        (
-            "cluster `red`",
-            name(1),
-            file(|h| h.cluster_id = "red".into(), &[write(1, 1)]),
-        ),
-    ];
-    for (why, object, bytes) in cases {
+    for (why, object, bytes) in lies() {
         let damaged = chunk::decode(&object, &bytes, "blue").unwrap_err();
         assert!(damaged.why.contains(why), "{why}: {damaged}");
     }
-    let damaged = read_snapshot(
-        "snapshots/0000000000000000009.netsy",
-        &snapshot_of(&[write(8, 1)]),
-        99,
-    );
-    assert!(
-        damaged
-            .unwrap_err()
-            .why
-            .contains("named by its last Record, and that is 8")
-    );
+    let snapshot = snapshot_of(&[write(8, 1)]);
+    let damaged = read_snapshot("snapshots/0000000000000000009.netsy", &snapshot, 99).unwrap_err();
+    assert!(damaged.why.contains("named by its last Record, and that is 8"), "{damaged}");
 }
 
 /// An uncompressed Chunk whose header is as `change` left it.
@@ -488,9 +404,7 @@ fn file(change: impl FnOnce(&mut proto::FileHeader), records: &[Encoded]) -> Byt
     for record in records {
         wire::put_varint(&mut out, record.bytes.len() as u64);
         out.extend_from_slice(&record.bytes);
-        wire::check(&record.bytes, 1)
-            .unwrap()
-            .count_into(&mut digest);
+        wire::check(&record.bytes, 1).unwrap().count_into(&mut digest);
     }
     let mut footer = proto::FileFooter {
         records_crc: digest.finalize(),
@@ -535,21 +449,12 @@ fn what_a_record_may_not_be() {
     };
     assert!(changed(&|_| ()).is_ok());
     assert!(changed(&|r| r.compacted_at = Some(prost_types::Timestamp::default())).is_ok());
-    assert_eq!(
-        changed(&|r| r.revision = 0).unwrap_err(),
-        "it has no Revision"
-    );
-    assert_eq!(
-        changed(&|r| r.revision = -1).unwrap_err(),
-        "field 2 is negative"
-    );
+    assert_eq!(changed(&|r| r.revision = 0).unwrap_err(), "it has no Revision");
+    assert_eq!(changed(&|r| r.revision = -1).unwrap_err(), "field 2 is negative");
     assert_eq!(changed(&|r| r.key.clear()).unwrap_err(), "it has no key");
     assert!(changed(&|r| r.dek = 1).unwrap_err().contains("encrypted"));
     assert!(changed(&|r| r.kind = 3).unwrap_err().contains("kind 3"));
-    assert_eq!(
-        changed(&|r| r.version = i64::MIN).unwrap_err(),
-        "field 8 is negative"
-    );
+    assert_eq!(changed(&|r| r.version = i64::MIN).unwrap_err(), "field 8 is negative");
 }
 
 #[test]
@@ -580,9 +485,7 @@ fn a_bomb_is_refused_before_it_grows() {
 
 #[test]
 fn a_large_snapshot_is_read_in_small_batches() {
-    let log: Vec<_> = (1..=5000)
-        .map(|revision| sized(revision, 1, 1000))
-        .collect();
+    let log: Vec<_> = (1..=5000).map(|revision| sized(revision, 1, 1000)).collect();
     let bytes = snapshot_of(&log);
     let mut decoder = snapshot::Decoder::new(&name(5000), "blue");
     decoder.push(&bytes);
@@ -602,10 +505,7 @@ fn a_large_snapshot_is_read_in_small_batches() {
 fn a_snapshot_of_another_count_is_not_completed() {
     let mut encoder = snapshot::Encoder::new(origin(), 2, Revision(1));
     encoder.push(&write(1, 1));
-    assert_eq!(
-        encoder.finish().unwrap_err().why,
-        "2 Records were announced and 1 came"
-    );
+    assert_eq!(encoder.finish().unwrap_err().why, "2 Records were announced and 1 came");
 }
 
 #[test]

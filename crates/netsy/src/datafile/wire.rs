@@ -137,10 +137,7 @@ impl<'a> Field<'a> {
     pub(super) fn number(&self) -> Result<u64, Malformed> {
         match self.value {
             Value::Number(value) => Ok(value),
-            _ => Err(Malformed::new(format!(
-                "field {} is not a number",
-                self.number
-            ))),
+            _ => Err(Malformed::new(format!("field {} is not a number", self.number))),
         }
     }
 
@@ -156,10 +153,7 @@ impl<'a> Field<'a> {
     pub(super) fn bytes(&self) -> Result<&'a [u8], Malformed> {
         match self.value {
             Value::Bytes(value) => Ok(value),
-            _ => Err(Malformed::new(format!(
-                "field {} does not hold bytes",
-                self.number
-            ))),
+            _ => Err(Malformed::new(format!("field {} does not hold bytes", self.number))),
         }
     }
 
@@ -212,11 +206,7 @@ impl<'a> Fields<'a> {
         };
         match tag >> 3 {
             0 => Err(Malformed::new("a field has the number 0")),
-            number => Ok(Field {
-                number,
-                value,
-                at: start..self.at,
-            }),
+            number => Ok(Field { number, value, at: start..self.at }),
         }
     }
 }

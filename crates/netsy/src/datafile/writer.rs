@@ -43,11 +43,7 @@ impl Writer {
     /// Adds one Record. Revisions ascend, or it is a fault.
     pub(super) fn push(&mut self, record: &Encoded) {
         let revision = record.record.revision;
-        assert!(
-            revision > self.last,
-            "Record {revision} follows Record {}",
-            self.last
-        );
+        assert!(revision > self.last, "Record {revision} follows Record {}", self.last);
         if self.count == 0 {
             self.first = revision;
         }
@@ -69,11 +65,8 @@ impl Writer {
 
     /// Closes the file: what is left of it.
     pub(super) fn finish(mut self) -> Bytes {
-        let footer = Footer {
-            records_crc: self.digest.finalize(),
-            first: self.first,
-            last: self.last,
-        };
+        let footer =
+            Footer { records_crc: self.digest.finalize(), first: self.first, last: self.last };
         self.write(&footer.encode());
         if let Some((mut zstd, mut step)) = self.zstd.take() {
             loop {
@@ -96,8 +89,7 @@ impl Writer {
         let mut input = InBuffer::around(bytes);
         while input.pos() < bytes.len() {
             let mut output = OutBuffer::around(step);
-            zstd.run(&mut input, &mut output)
-                .expect("zstd compresses any bytes");
+            zstd.run(&mut input, &mut output).expect("zstd compresses any bytes");
             self.out.extend_from_slice(output.as_slice());
         }
     }

@@ -22,6 +22,15 @@ impl Driver {
         self.metrics.pending_writes.set(self.waiting.len() as i64);
     }
 
+    fn gauge_watches(&self) {
+        let census = self.view.hub().census();
+        self.metrics.watches.set(census.watches as i64);
+        self.metrics.watches_lagging.set(census.behind as i64);
+        self.metrics
+            .compaction_revision
+            .set(self.view.floor().wire());
+    }
+
     /// The Elector's duty: member ids for every registered Node, looked at every few seconds.
     fn tend_members(&mut self) {
         let every = if self.members.is_empty() { 500 } else { 5_000 };
@@ -57,6 +66,7 @@ impl Driver {
             return;
         }
         self.disk_at = now();
+        self.gauge_watches();
         if let Ok(sizes) = self.store.sizes() {
             self.board.set_sizes(sizes);
         }

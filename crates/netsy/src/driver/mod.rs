@@ -28,7 +28,9 @@ use rules::txn::Txn;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub use registration::{Members, Registered, Registration, check_cluster, register};
+pub use registration::{
+    JoinFailure, Members, Registered, Registration, check_cluster, register,
+};
 pub use restore::{RestoreFailure, Restored, restore};
 pub use snapshots::SnapshotPolicy;
 
@@ -93,6 +95,8 @@ pub struct Parts {
     pub snapshots: SnapshotPolicy,
     /// How long a bucket may stay silent before the Node calls itself Degraded.
     pub silence_max: Duration,
+    /// Whether a Degraded Replica answers linearizable reads from what it has.
+    pub answers_stale: bool,
     /// The seconds an Elector is given before another takes over; only for the sentence to the operator.
     pub elector_timeout: Duration,
 }
@@ -126,6 +130,8 @@ pub(crate) struct Driver {
     chunk_bytes_max: usize,
     chunk_records_max: usize,
     silence_max: Duration,
+    answers_stale: bool,
+    stale_told_at: u64,
     elector_timeout: Duration,
     snapshots: snapshots::Snapshots,
     runtime: tokio::runtime::Handle,
@@ -220,6 +226,8 @@ impl Driver {
             chunk_bytes_max: parts.chunk_bytes_max,
             chunk_records_max: parts.chunk_records_max,
             silence_max: parts.silence_max,
+            answers_stale: parts.answers_stale,
+            stale_told_at: 0,
             elector_timeout: parts.elector_timeout,
             runtime,
             events,
@@ -368,9 +376,15 @@ impl Driver {
         let events = self.events.clone();
         let generation = self.generation;
         let promised = batch.promised;
+        let (metrics, records) = (Arc::clone(&self.metrics), batch.append.len());
+        let began = std::time::Instant::now();
         self.store.submit(
             batch,
             Box::new(move |done| {
+                metrics.sqlite_commit_records.observe(records as f64);
+                metrics
+                    .sqlite_commit_seconds
+                    .observe(began.elapsed().as_secs_f64());
                 let event = match done {
                     Ok(upto) => {
                         if let Some(epoch) = promised {

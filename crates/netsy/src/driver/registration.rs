@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rules::register::countable;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::bucket::{Bucket, Document, Swapped, fresh_mark};
+use crate::bucket::{self, Bucket, Document, Swapped, fresh_mark};
 use crate::standing::Member;
 
 /// `nodes/{node_id}.json`.
@@ -74,90 +74,80 @@ pub enum Registered {
     OldDisk,
 }
 
+/// Why a Node could not join its cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinFailure {
+    /// The bucket did not answer, or not usefully: try again.
+    #[error(transparent)]
+    Bucket(bucket::Failure),
+    /// A document cannot be read, or names another cluster: an operator has to look.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<bucket::Failure> for JoinFailure {
+    fn from(failure: bucket::Failure) -> JoinFailure {
+        use bucket::Failure::{Denied, TryAgain};
+        match failure {
+            TryAgain { .. } | Denied { .. } => JoinFailure::Bucket(failure),
+            failure => JoinFailure::Refused(failure.to_string()),
+        }
+    }
+}
+
 /// Checks that the bucket belongs to `cluster_id`, if it belongs to anybody yet.
 ///
 /// # Errors
-/// A sentence: the bucket is another cluster's, unreadable, or its `members.json` is damaged.
-pub async fn check_cluster(bucket: &Bucket, cluster_id: &str) -> Result<(), String> {
-    let Some(members) = read_members(bucket).await? else {
+/// `Refused`: the bucket is another cluster's, or its `members.json` is damaged.
+pub async fn check_cluster(bucket: &Bucket, cluster_id: &str) -> Result<(), JoinFailure> {
+    let Some((_, members)) = bucket.read_as::<Members>(&Document::Members).await? else {
         return Ok(());
     };
     if members.cluster_id != cluster_id {
-        return Err(format!(
+        return Err(JoinFailure::Refused(format!(
             "the bucket belongs to cluster `{}`, and this node is configured for cluster `{cluster_id}`: \
              use another bucket or prefix, or correct `cluster_id`",
             members.cluster_id
-        ));
+        )));
     }
     Ok(())
 }
 
-/// Writes this Node's registration.
+/// Writes this Node's registration. Asked again after a `Bucket` failure, it wants the same `mark`.
 ///
 /// # Errors
-/// A sentence, when the document is damaged.
-pub async fn register(bucket: &Bucket, own: &Registration) -> Result<Registered, String> {
+/// `Refused`, when the document is damaged.
+pub async fn register(
+    bucket: &Bucket,
+    own: &Registration,
+    mark: &str,
+) -> Result<Registered, JoinFailure> {
     let document = Document::Node(own.node_id.clone());
-    let name = document.location();
-    loop {
-        let found = bucket
-            .read(&document)
-            .await
-            .map_err(|failure| failure.to_string())?;
-        let before: Option<Registration> = found
-            .as_ref()
-            .map(|found| serde_json::from_slice(&found.body))
-            .transpose()
-            .map_err(|error| format!("read `{name}`: {error}"))?;
-        if before.as_ref().is_some_and(|before| {
-            before.incarnation == own.incarnation && before.boot_seq >= own.boot_seq
-        }) {
+    let found = bucket.read_as::<Registration>(&document).await?;
+    if let Some((_, before)) = &found {
+        // An attempt whose answer was lost, or that landed late.
+        if before.mark == mark {
+            return Ok(Registered::Done);
+        }
+        if before.incarnation == own.incarnation && before.boot_seq >= own.boot_seq {
             return Ok(Registered::OldDisk);
         }
-        let next = Registration {
-            seq: before.map_or(0, |before| before.seq) + 1,
-            mark: fresh_mark(),
-            ..own.clone()
-        };
-        let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
-        let version = found.map(|found| found.version);
-        match bucket
-            .swap(&document, version.as_ref(), Bytes::from(body), &next.mark)
-            .await
-        {
-            Swapped::Won(_) => return Ok(Registered::Done),
-            Swapped::Lost(_) => return Ok(Registered::OldDisk),
-            Swapped::Unknown(why) => {
-                tracing::warn!(%why, "the outcome of registering is not known yet; looking again");
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-                // Our own write may have landed: then what is read next is ours.
-                let now = bucket
-                    .read(&document)
-                    .await
-                    .map_err(|failure| failure.to_string())?;
-                let is_ours = now.is_some_and(|now| {
-                    serde_json::from_slice::<Registration>(&now.body)
-                        .is_ok_and(|now| now.mark == next.mark)
-                });
-                if is_ours {
-                    return Ok(Registered::Done);
-                }
-            }
-        }
     }
-}
-
-async fn read_members(bucket: &Bucket) -> Result<Option<Members>, String> {
-    let document = Document::Members;
-    let name = document.location();
-    let found = bucket
-        .read(&document)
+    let next = Registration {
+        seq: found.as_ref().map_or(0, |(_, before)| before.seq) + 1,
+        mark: mark.to_owned(),
+        ..own.clone()
+    };
+    let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
+    let version = found.map(|(version, _)| version);
+    match bucket
+        .swap(&document, version.as_ref(), Bytes::from(body), mark)
         .await
-        .map_err(|failure| failure.to_string())?;
-    found
-        .map(|found| serde_json::from_slice(&found.body))
-        .transpose()
-        .map_err(|error| format!("read `{name}`: {error}"))
+    {
+        Swapped::Won(_) => Ok(Registered::Done),
+        Swapped::Lost(_) => Ok(Registered::OldDisk),
+        Swapped::Unknown(why) => Err(why.into()),
+    }
 }
 
 /// The Elector's duty: gives every registered Node a member id, and says who the members are.

@@ -1,4 +1,7 @@
 //! Batch: what is to become durable together, and how it is applied inside a transaction.
+//!
+//! A Batch is judged when it is submitted, against where the log will end by then; so a gap or a lost
+//! committed Record is a fault that shows at the caller, before anything is written.
 
 use rules::record::Kind;
 use rules::revision::{Epoch, Revision};
@@ -33,37 +36,24 @@ pub(super) struct Tail {
 
 impl Tail {
     pub(super) fn of(meta: &Meta) -> Tail {
-        Tail {
-            last: meta.last,
-            committed: meta.committed,
-        }
+        Tail { last: meta.last, committed: meta.committed }
     }
 
     /// Moves on over `batch`; what it may not do is a fault of the caller.
     pub(super) fn pass(&mut self, batch: &Batch) {
         if let Some(last) = batch.truncate_above {
             let committed = self.committed;
-            assert!(
-                last >= committed,
-                "truncating to {last}, and {committed} is committed"
-            );
+            assert!(last >= committed, "truncating to {last}, and {committed} is committed");
             self.last = self.last.min(last);
         }
         for record in &batch.append {
             let revision = record.record.revision;
-            assert!(
-                revision == self.last.next(),
-                "Record {revision} after Record {}",
-                self.last
-            );
+            assert!(revision == self.last.next(), "Record {revision} after Record {}", self.last);
             self.last = revision;
         }
         if let Some(committed) = batch.committed {
             let last = self.last;
-            assert!(
-                committed <= last,
-                "committing {committed}, and the last Record is {last}"
-            );
+            assert!(committed <= last, "committing {committed}, and the last Record is {last}");
             self.committed = self.committed.max(committed);
         }
     }
@@ -72,10 +62,7 @@ impl Tail {
 impl Batch {
     /// Bytes it brings, roughly.
     pub(super) fn weight(&self) -> u64 {
-        self.append
-            .iter()
-            .map(|record| record.bytes.len() as u64)
-            .sum()
+        self.append.iter().map(|record| record.bytes.len() as u64).sum()
     }
 
     /// Applies it inside an open transaction, and to `meta`. Its numbers are written by the caller.

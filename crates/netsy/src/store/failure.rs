@@ -1,4 +1,6 @@
 //! Failures of the store, named by what the caller must do about them.
+//!
+//! SQLite's codes and the file system's errors are translated here and nowhere else.
 
 use std::path::PathBuf;
 
@@ -86,9 +88,7 @@ fn holder(pid: &Option<u32>) -> String {
 }
 
 fn place(revision: &Option<Revision>) -> String {
-    revision
-        .map(|revision| format!(" at Record {revision}"))
-        .unwrap_or_default()
+    revision.map(|revision| format!(" at Record {revision}")).unwrap_or_default()
 }
 
 impl Failure {
@@ -102,10 +102,9 @@ impl Failure {
             (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => {
                 Failure::Full { attempted, why }
             }
-            (ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase, _) => Failure::Corrupt {
-                revision: None,
-                why,
-            },
+            (ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase, _) => {
+                Failure::Corrupt { revision: None, why }
+            }
             _ => Failure::Broken { attempted, why },
         }
     }

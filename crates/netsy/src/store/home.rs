@@ -32,11 +32,7 @@ impl Home {
         let database = dir.join(DATABASE);
         let inode = create_database(dir, &database)
             .map_err(|error| failed("creating the database", &database, &error))?;
-        Ok(Home {
-            dir: dir.to_owned(),
-            inode,
-            _lock: lock,
-        })
+        Ok(Home { dir: dir.to_owned(), inode, _lock: lock })
     }
 
     /// Moves the database of a directory nobody uses into a new directory beside it, and says where.
@@ -141,28 +137,18 @@ fn take_lock(dir: &Path) -> Result<File, Failure> {
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut text = String::new();
             let _ = (&mut file).take(20).read_to_string(&mut text);
-            return Err(Failure::InUse {
-                dir: dir.to_owned(),
-                pid: text.trim().parse().ok(),
-            });
+            return Err(Failure::InUse { dir: dir.to_owned(), pid: text.trim().parse().ok() });
         }
         Err(error) => return Err(failed(attempted, &path, &error.into())),
     }
     // Only for the message above: a full disk may keep it from being written.
-    let _ = file
-        .set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }
 
 /// Creates the database file before SQLite does, which would let others read it. Its inode number.
 fn create_database(dir: &Path, path: &Path) -> io::Result<u64> {
-    match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => File::open(dir)?.sync_all()?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::set_permissions(path, Permissions::from_mode(0o600))?;

@@ -34,11 +34,7 @@ impl Install {
                 )
                 .attempt(INSTALLING)
         })?;
-        Ok(Install {
-            inner,
-            last: Revision::ZERO,
-            epochs: Vec::new(),
-        })
+        Ok(Install { inner, last: Revision::ZERO, epochs: Vec::new() })
     }
 
     /// Takes in the next Records, as a Snapshot's decoder yields them. Waits for the disk.
@@ -65,7 +61,8 @@ impl Install {
 
     /// Replaces everything at or below the last Record pushed, which is then committed and durable.
     /// Records above stay only if the Node's epoch table gives that Revision the epoch that the Snapshot
-    /// does. Waits until everything submitted before is on disk. Returns what the store now holds.
+    /// does. Waits until everything submitted before is on disk, and `submit` waits
+    /// meanwhile. Returns what the store now holds.
     ///
     /// # Errors
     /// `Corrupt` if that would forget a committed Record; otherwise the store's failure.
@@ -104,10 +101,7 @@ impl Install {
             "the Snapshot at {} is of another epoch than the Records up to {} that are committed here",
             self.last, meta.committed
         );
-        Err(Failure::Corrupt {
-            revision: Some(self.last),
-            why,
-        })
+        Err(Failure::Corrupt { revision: Some(self.last), why })
     }
 
     fn keeps_tail(&self, meta: &Meta) -> bool {

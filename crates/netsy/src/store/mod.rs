@@ -122,10 +122,7 @@ impl Store {
             home,
         });
         let threads = Threads::start(&inner)?;
-        Ok(Store {
-            inner,
-            _threads: Arc::new(threads),
-        })
+        Ok(Store { inner, _threads: Arc::new(threads) })
     }
 
     /// Moves the database in `dir`, which no process uses, into a directory beside it, and says where.
@@ -222,11 +219,7 @@ impl Store {
             return Ok(());
         };
         self.inner.write(attempted, 0, |connection, meta| {
-            assert!(
-                *highest < meta.committed,
-                "deleting {highest}, committed {}",
-                meta.committed
-            );
+            assert!(*highest < meta.committed, "deleting {highest}, committed {}", meta.committed);
             let mut delete = connection
                 .prepare_cached(
                     "DELETE FROM records WHERE revision = ?1
@@ -290,15 +283,10 @@ impl Inner {
             || found.committed < known.committed
         {
             let why = "Records that were acknowledged are gone".to_owned();
-            return Err(Failure::Corrupt {
-                revision: Some(known.last),
-                why,
-            });
+            return Err(Failure::Corrupt { revision: Some(known.last), why });
         }
         *self.meta.lock() = found.clone();
-        self.scan(Revision::ZERO, found.last, &mut |_| {
-            ControlFlow::Continue(())
-        })?;
+        self.scan(Revision::ZERO, found.last, &mut |_| ControlFlow::Continue(()))?;
         self.resume(&found);
         Ok(found)
     }
@@ -343,10 +331,7 @@ struct Threads {
 
 impl Threads {
     fn start(inner: &Arc<Inner>) -> Result<Threads, Failure> {
-        let mut threads = Threads {
-            inner: inner.clone(),
-            running: Vec::new(),
-        };
+        let mut threads = Threads { inner: inner.clone(), running: Vec::new() };
         threads.spawn("store-writer", writer::run)?;
         if inner.home.is_some() {
             threads.spawn("store-checkpoint", checkpoint::run)?;
@@ -356,9 +341,7 @@ impl Threads {
 
     fn spawn(&mut self, name: &str, run: fn(&Inner)) -> Result<(), Failure> {
         let inner = self.inner.clone();
-        let spawned = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || run(&inner));
+        let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || run(&inner));
         let thread = spawned.map_err(|error| Failure::Broken {
             attempted: "starting the store's threads",
             why: error.to_string(),

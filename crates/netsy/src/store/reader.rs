@@ -63,10 +63,7 @@ impl Inner {
                 .attempt(READING)?;
             let mut found = Vec::with_capacity(revisions.len());
             for revision in revisions {
-                let row = select
-                    .query_row([revision.wire()], raw)
-                    .optional()
-                    .attempt(READING)?;
+                let row = select.query_row([revision.wire()], raw).optional().attempt(READING)?;
                 if let Some(row) = row {
                     found.push(decode(row)?);
                 }
@@ -86,11 +83,7 @@ impl Inner {
         while at < upto {
             let page = self.page(at, upto)?;
             if page.is_empty() {
-                return if self.is_lost(upto)? {
-                    Err(lost(upto))
-                } else {
-                    Ok(())
-                };
+                return if self.is_lost(upto)? { Err(lost(upto)) } else { Ok(()) };
             }
             for record in page {
                 // It stands right behind the one before, unless compaction took what was between.
@@ -115,9 +108,7 @@ impl Inner {
                      ORDER BY revision",
                 )
                 .attempt(READING)?;
-            let mut rows = select
-                .query(params![after.wire(), upto.wire()])
-                .attempt(READING)?;
+            let mut rows = select.query(params![after.wire(), upto.wire()]).attempt(READING)?;
             let (mut page, mut bytes) = (Vec::new(), 0);
             while bytes < PAGE_BYTES {
                 let Some(row) = rows.next().attempt(READING)? else {
@@ -141,20 +132,14 @@ impl Inner {
         }
         let look = |connection: &Connection| {
             connection
-                .query_row(
-                    "SELECT 1 FROM records WHERE revision = ?1",
-                    [revision.wire()],
-                    |_| Ok(()),
-                )
+                .query_row("SELECT 1 FROM records WHERE revision = ?1", [revision.wire()], |_| {
+                    Ok(())
+                })
                 .optional()
                 .attempt(READING)
         };
         // A failed store may have no writing connection; its file can still be read.
-        let row = if self.home.is_some() {
-            self.read(look)?
-        } else {
-            look(&disk)?
-        };
+        let row = if self.home.is_some() { self.read(look)? } else { look(&disk)? };
         Ok(row.is_none())
     }
 
@@ -168,40 +153,25 @@ impl Inner {
             };
             let page = pragma("page_size")?;
             let (total, free) = (pragma("page_count")?, pragma("freelist_count")?);
-            Ok(Sizes {
-                total: total * page,
-                in_use: total.saturating_sub(free) * page,
-            })
+            Ok(Sizes { total: total * page, in_use: total.saturating_sub(free) * page })
         })
     }
 }
 
 fn raw(row: &Row<'_>) -> rusqlite::Result<(Revision, Bytes)> {
     let revision = Revision(row.get::<_, i64>(0)? as u64);
-    Ok((
-        revision,
-        Bytes::copy_from_slice(row.get_ref(1)?.as_bytes()?),
-    ))
+    Ok((revision, Bytes::copy_from_slice(row.get_ref(1)?.as_bytes()?)))
 }
 
 fn decode((revision, bytes): (Revision, Bytes)) -> Result<Encoded, Failure> {
-    let corrupt = |why| Failure::Corrupt {
-        revision: Some(revision),
-        why,
-    };
+    let corrupt = |why| Failure::Corrupt { revision: Some(revision), why };
     let record = Encoded::read(bytes).map_err(|error| corrupt(error.why))?;
     if record.record.revision != revision {
-        return Err(corrupt(format!(
-            "its row holds Record {}",
-            record.record.revision
-        )));
+        return Err(corrupt(format!("its row holds Record {}", record.record.revision)));
     }
     Ok(record)
 }
 
 fn lost(revision: Revision) -> Failure {
-    Failure::Corrupt {
-        revision: Some(revision),
-        why: "it is missing".to_owned(),
-    }
+    Failure::Corrupt { revision: Some(revision), why: "it is missing".to_owned() }
 }

@@ -147,10 +147,7 @@ fn prepare(
         dir: dir.to_owned(),
         cluster_id: owner.cluster_id,
         node_id: owner.node_id,
-        asked: format!(
-            "Node `{}` of cluster `{}`",
-            identity.node_id, identity.cluster_id
-        ),
+        asked: format!("Node `{}` of cluster `{}`", identity.node_id, identity.cluster_id),
     })
 }
 
@@ -158,12 +155,8 @@ fn create(connection: &mut Connection, identity: &StoreIdentity) -> Result<(), F
     let attempted = "creating the tables";
     let transaction = begin(connection, attempted)?;
     transaction.execute_batch(TABLES).attempt(attempted)?;
-    transaction
-        .pragma_update(None, "application_id", APPLICATION_ID)
-        .attempt(attempted)?;
-    transaction
-        .pragma_update(None, "user_version", SCHEMA_VERSION)
-        .attempt(attempted)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID).attempt(attempted)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION).attempt(attempted)?;
     transaction
         .execute(
             "INSERT INTO meta(one, cluster_id, node_id, incarnation) VALUES (1, ?1, ?2, ?3)",
@@ -186,11 +179,7 @@ fn check_version(connection: &Connection, dir: &Path) -> Result<(), Failure> {
     }
     match pragma("user_version")? {
         SCHEMA_VERSION => Ok(()),
-        found => Err(Failure::Newer {
-            dir: dir.to_owned(),
-            found,
-            ours: SCHEMA_VERSION,
-        }),
+        found => Err(Failure::Newer { dir: dir.to_owned(), found, ours: SCHEMA_VERSION }),
     }
 }
 
@@ -207,23 +196,17 @@ pub(super) fn begin<'c>(
     connection: &'c mut Connection,
     attempted: &'static str,
 ) -> Result<Transaction<'c>, Failure> {
-    connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .attempt(attempted)
+    connection.transaction_with_behavior(TransactionBehavior::Immediate).attempt(attempted)
 }
 
 /// Reads and checks everything the Node must know of its log, and whose it is.
 pub(super) fn read(connection: &Connection) -> Result<(StoreIdentity, Meta), Failure> {
     let attempted = "reading the Node's numbers";
     let (owner, meta) = select(connection).attempt(attempted)?;
-    let crc: i64 = connection
-        .query_row("SELECT crc FROM meta", [], |row| row.get(0))
-        .attempt(attempted)?;
+    let crc: i64 =
+        connection.query_row("SELECT crc FROM meta", [], |row| row.get(0)).attempt(attempted)?;
     if crc != meta_crc(&owner, &meta) {
-        return Err(corrupt(
-            None,
-            "the crc of the Node's numbers is wrong".to_owned(),
-        ));
+        return Err(corrupt(None, "the crc of the Node's numbers is wrong".to_owned()));
     }
     let found: Option<i64> = connection
         .query_row("SELECT max(revision) FROM records", [], |row| row.get(0))
@@ -234,10 +217,7 @@ pub(super) fn read(connection: &Connection) -> Result<(StoreIdentity, Meta), Fai
         return Err(corrupt(Some(found.next()), why));
     }
     if found > meta.last {
-        return Err(corrupt(
-            Some(found),
-            format!("the last that was written is {}", meta.last),
-        ));
+        return Err(corrupt(Some(found), format!("the last that was written is {}", meta.last)));
     }
     Ok((owner, meta))
 }
@@ -245,19 +225,14 @@ pub(super) fn read(connection: &Connection) -> Result<(StoreIdentity, Meta), Fai
 fn select(connection: &Connection) -> rusqlite::Result<(StoreIdentity, Meta)> {
     let epochs = connection
         .prepare("SELECT epoch, first FROM epochs ORDER BY first")?
-        .query_map([], |row| {
-            Ok((Epoch(number(row, 0)?), Revision(number(row, 1)?)))
-        })?
+        .query_map([], |row| Ok((Epoch(number(row, 0)?), Revision(number(row, 1)?))))?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     connection.query_row(
         "SELECT cluster_id, node_id, incarnation,
                 boot_seq, promised, committed, durable, pruned, last FROM meta",
         [],
         |row| {
-            let owner = StoreIdentity {
-                cluster_id: row.get(0)?,
-                node_id: row.get(1)?,
-            };
+            let owner = StoreIdentity { cluster_id: row.get(0)?, node_id: row.get(1)? };
             let meta = Meta {
                 incarnation: row.get(2)?,
                 boot_seq: number(row, 3)?,
@@ -314,10 +289,7 @@ fn meta_crc(owner: &StoreIdentity, meta: &Meta) -> i64 {
         meta.pruned.0,
         meta.last.0,
     ];
-    let epochs = meta
-        .epochs
-        .iter()
-        .flat_map(|(epoch, first)| [epoch.0, first.0]);
+    let epochs = meta.epochs.iter().flat_map(|(epoch, first)| [epoch.0, first.0]);
     for number in numbers.into_iter().chain(epochs) {
         digest.update(&number.to_le_bytes());
     }

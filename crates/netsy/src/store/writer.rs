@@ -33,22 +33,13 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new(tail: Tail) -> Queue {
-        Queue {
-            jobs: VecDeque::new(),
-            tail,
-            busy: true,
-            failed: None,
-            closing: false,
-        }
+        Queue { jobs: VecDeque::new(), tail, busy: true, failed: None, closing: false }
     }
 }
 
 /// Runs until the store closes and nothing waits.
 pub(super) fn run(inner: &Inner) {
-    let mut work = Work {
-        inner,
-        jobs: VecDeque::new(),
-    };
+    let mut work = Work { inner, jobs: VecDeque::new() };
     loop {
         let failed = {
             let mut queue = inner.queue.lock();
@@ -66,9 +57,7 @@ pub(super) fn run(inner: &Inner) {
         };
         let outcome = match failed {
             Some(failure) => Err(failure),
-            None => inner
-                .transact(&work.jobs)
-                .inspect_err(|failure| inner.fail(failure)),
+            None => inner.transact(&work.jobs).inspect_err(|failure| inner.fail(failure)),
         };
         answer(&mut work.jobs, outcome);
     }
@@ -97,9 +86,7 @@ impl Inner {
         let mut before = None;
         self.transact_alone(COMMITTING, |transaction, meta| {
             before = Some(Tail::of(meta));
-            jobs.iter()
-                .try_for_each(|job| job.batch.apply(transaction, meta))
-                .attempt(COMMITTING)
+            jobs.iter().try_for_each(|job| job.batch.apply(transaction, meta)).attempt(COMMITTING)
         })?;
         self.wrote(jobs.iter().map(|job| job.batch.weight()).sum());
         Ok(before.expect("the transaction has run"))
@@ -115,9 +102,8 @@ impl Inner {
         if let Some(failure) = self.failure() {
             return Err(failure);
         }
-        let after = self
-            .transact_alone(attempted, work)
-            .inspect_err(|failure| self.fail(failure))?;
+        let after =
+            self.transact_alone(attempted, work).inspect_err(|failure| self.fail(failure))?;
         self.wrote(weight);
         Ok(after)
     }
@@ -176,10 +162,7 @@ impl Drop for Work<'_> {
         let mut queue = self.inner.queue.lock();
         if thread::panicking() {
             let why = "the writer thread has died".to_owned();
-            queue.failed = Some(Failure::Broken {
-                attempted: COMMITTING,
-                why,
-            });
+            queue.failed = Some(Failure::Broken { attempted: COMMITTING, why });
         }
         let why = queue.failed.get_or_insert(Failure::Closed).clone();
         queue.closing = true;

@@ -4,6 +4,8 @@
 //! block keeps a `head` for each: the eight bytes that follow what all its keys have in common. A search
 //! runs over the heads, which lie side by side, and looks at keys only where heads are equal.
 
+use std::cmp::Ordering;
+
 use super::chain::{Chain, Key};
 
 /// Chains in a full block. Inserting moves half a block, counting looks at every block.
@@ -56,10 +58,9 @@ impl Block {
     pub(super) fn search(&self, key: &[u8]) -> usize {
         let shared = self.common.min(key.len());
         match self.low[..shared].cmp(&key[..shared]) {
-            std::cmp::Ordering::Less => return self.chains.len(),
-            std::cmp::Ordering::Greater => return 0,
-            std::cmp::Ordering::Equal if shared < self.common => return 0,
-            std::cmp::Ordering::Equal => {}
+            Ordering::Less => return self.chains.len(),
+            Ordering::Greater => return 0,
+            Ordering::Equal => {}
         }
         let head = head(key, self.common);
         let from = self.heads.partition_point(|other| *other < head);

@@ -207,12 +207,13 @@ enum Step {
     },
 }
 
+/// Keys with nothing in common, with a lot, and some that are the very next of another.
 fn key_named(number: u8) -> Bytes {
-    let name = [b'a' + number / 2];
-    if number.is_multiple_of(2) {
-        Bytes::copy_from_slice(&name)
-    } else {
-        [&name, &b"\0"[..]].concat().into()
+    let letter = [b'a' + number / 3];
+    match number % 3 {
+        0 => Bytes::copy_from_slice(&letter),
+        1 => [&letter, &b"\0"[..]].concat().into(),
+        _ => [&b"/registry/pods/"[..], &letter].concat().into(),
     }
 }
 
@@ -582,4 +583,30 @@ fn readers_beside_the_writer_see_all_or_nothing() {
             assert!(read > 0, "{read} read, {refused} refused");
         }
     });
+}
+
+#[test]
+fn the_change_at_the_floor_keeps_its_predecessor() {
+    let pair = Pair::new(16_000);
+    for key in ["a", "a", "a"].into_iter().chain(["b"; 20]) {
+        pair.write(key.into(), Some(Bytes::from_static(&[7; 100])), 0);
+        let mut log = pair.store.0.lock();
+        (log.committed, log.durable) = (log.last(), log.last());
+        pair.view.release(log.committed);
+    }
+    let last = pair.view.last();
+    pair.store.0.lock().floor = Revision(3);
+    pair.view.set_floor(Revision(3));
+    assert!(
+        pair.view.state.read().recent.after() >= Revision(3),
+        "no longer in the ring"
+    );
+    let changes = pair
+        .view
+        .changes(Revision(2), last, 1)
+        .expect("at the floor");
+    let prev = changes[0].prev.as_ref().map(KeyValue::mod_revision);
+    assert_eq!(prev, Some(2));
+    let below = pair.view.changes(Revision(1), last, 1);
+    assert_eq!(below, Err(Refusal::Compacted { floor: Revision(3) }));
 }

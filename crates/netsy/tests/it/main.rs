@@ -10,3 +10,4 @@ mod seeds;
 mod tidy;
 mod tls;
 mod view;
+mod weather;

@@ -1,0 +1,58 @@
+//! Group commit: while one Chunk is on its way, everything that comes waits for the next.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use netsy::bucket::faults::{Fault, Verb};
+use netsy::bucket::names;
+
+use super::node::Place;
+use crate::etcd::put;
+use netsy::api::proto::etcdserverpb::TxnRequest;
+
+const CLIENTS: u64 = 256;
+/// How long the bucket takes for anything.
+const SLOW: Duration = Duration::from_millis(30);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_bucket_carries_many_records_in_each_put() {
+    let place = Place::new();
+    let node = place.node("one").start().await;
+    node.healthy().await;
+    let puts = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&puts);
+    node.sky.set(move |operation| {
+        let chunk = operation.object.starts_with(names::chunks().as_ref());
+        if chunk && operation.verb == Verb::Create {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+        Fault::Delay(SLOW)
+    });
+    let until = Instant::now() + Duration::from_secs(3);
+    let channels: Vec<_> = (0..8).map(|_| node.kv()).collect();
+    let clients = (0..CLIENTS).map(|client| {
+        let kv = channels[client as usize % channels.len()].clone();
+        tokio::spawn(async move {
+            let mut written = 0_u64;
+            while Instant::now() < until {
+                let request = TxnRequest {
+                    success: vec![put(&format!("c/{client}"), &written.to_string())],
+                    ..TxnRequest::default()
+                };
+                kv.txn(request).await.unwrap();
+                written += 1;
+            }
+            written
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    let mut written = 0;
+    for client in clients {
+        written += client.await.unwrap();
+    }
+    let puts = puts.load(Ordering::SeqCst);
+    assert!(puts > 10, "{puts} puts");
+    assert!(written >= 100 * puts, "{written} records in {puts} puts");
+    node.kill().await;
+}

@@ -1,0 +1,16 @@
+//! Bad weather: real Nodes in this process (and some in their own), over a bucket that fails as object
+//! stores do, under a load of clients that remember every answer they were given.
+//!
+//! The judge is always the same: a Node that starts on an empty disk afterwards, and the chain of Chunks.
+
+mod closing;
+mod damage;
+mod disk;
+mod grouping;
+mod health;
+mod load;
+mod node;
+mod outages;
+mod process;
+mod snapshots;
+mod two;
