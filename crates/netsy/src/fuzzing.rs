@@ -4,8 +4,11 @@
 //! ordinary test with their seeds, so that they cannot rot. Random bytes never carry a right crc; where one
 //! is needed it is put there, and the fuzzer is free to choose the rest. No part of the product calls this.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
+use parking_lot::Mutex;
 use prost::Message;
 use rules::chain::Log;
 use rules::key::KeyRange;
@@ -227,7 +230,7 @@ pub fn txn(data: &[u8]) {
     if let Err(refusal) = checked {
         return drop(status::of(&refusal));
     }
-    let view = small_view();
+    let (view, written) = small_view();
     let decision = match wanted.decide(&view.newest()) {
         Ok(decision) => decision,
         Err(refusal) => return drop(status::of(&refusal)),
@@ -249,6 +252,7 @@ pub fn txn(data: &[u8]) {
     let record = Record::write(&change, revision, Epoch(2), "a".into(), 1);
     let bytes = record::encode(&record);
     assert_eq!(record::decode(&bytes).as_ref(), Ok(&record));
+    written.0.lock().push(record.clone());
     view.append(&record);
     view.release(revision);
     let found = view.range(
@@ -269,7 +273,7 @@ pub fn range(data: &[u8]) {
         Ok(query) => query,
         Err(refusal) => return drop(status::of(&refusal)),
     };
-    let view = small_view();
+    let (view, _) = small_view();
     let answer = match view.range(&query, view.committed()) {
         Ok(answer) => answer,
         Err(refusal) => return drop(status::of(&refusal)),
@@ -283,13 +287,14 @@ pub fn range(data: &[u8]) {
 }
 
 /// Some keys with history, one deleted, and values that are in memory only in part.
-fn small_view() -> View {
-    let view = View::new(std::sync::Arc::new(Written(written())), 8);
+fn small_view() -> (View, Arc<Written>) {
+    let source = Arc::new(Written(Mutex::new(written())));
+    let view = View::new(source.clone(), 8);
     for record in written() {
         view.append(&record);
     }
     view.release(view.last());
-    view
+    (view, source)
 }
 
 fn written() -> Vec<Record> {
@@ -323,16 +328,23 @@ fn written() -> Vec<Record> {
 }
 
 /// The Records again, for values that are not in memory.
-struct Written(Vec<Record>);
+struct Written(Mutex<Vec<Record>>);
 
 impl Source for Written {
     fn records(&self, revisions: &[Revision]) -> Result<Vec<Record>, String> {
         let wanted = |record: &&Record| revisions.contains(&record.revision);
-        Ok(self.0.iter().filter(wanted).cloned().collect())
+        Ok(self.0.lock().iter().filter(wanted).cloned().collect())
     }
 
     fn history(&self, after: Revision, upto: Revision, max: usize) -> Result<Vec<Record>, String> {
         let wanted = |record: &&Record| record.revision > after && record.revision <= upto;
-        Ok(self.0.iter().filter(wanted).take(max).cloned().collect())
+        Ok(self
+            .0
+            .lock()
+            .iter()
+            .filter(wanted)
+            .take(max)
+            .cloned()
+            .collect())
     }
 }

@@ -259,13 +259,24 @@ fn the_ancestors_chunk_is_read() {
     );
 }
 
+#[test]
+fn the_first_and_the_last_moment_come_back() {
+    for created_at in [i64::MIN, i64::MIN + 1, -1, i64::MAX] {
+        let record = Record {
+            created_at,
+            ..write(1, 1).record
+        };
+        assert_eq!(record::decode(&record::encode(&record)), Ok(record));
+    }
+}
+
 /// Other writers may put a Record's crc anywhere; its bytes are kept, and the files they go to are good.
 #[test]
 fn a_crc_that_stands_elsewhere_is_taken_on() {
     let bytes = write(1, 1).bytes;
     let front = 1 + wire::varint(&bytes[1..]).unwrap().unwrap().1;
     let moved = Bytes::from([&bytes[front..], &bytes[..front]].concat());
-    let moved = Encoded::decode(moved).unwrap();
+    let moved = Encoded::read(moved).unwrap();
     let file = chunk::encode(&origin(), &[moved.clone(), write(2, 1)]);
     let chunk = chunk::decode(&name(1), &file, "blue").unwrap();
     assert_eq!(chunk.records, [moved, write(2, 1)]);

@@ -19,8 +19,8 @@ use crate::etcd::{bytes, delete, get, op, put, read, unchanged_since};
 /// A body, its name, and its seeds.
 type Target = (&'static str, fn(&[u8]), Vec<Vec<u8>>);
 
-fn targets() -> Vec<Target> {
-    vec![
+fn targets() -> [Target; 4] {
+    [
         ("datafile", fuzzing::datafile, datafiles()),
         ("documents", fuzzing::documents, documents()),
         ("txn", fuzzing::txn, txns()),
@@ -70,7 +70,7 @@ fn origin(cluster: &str) -> Origin {
 
 /// As the body reads them: the first byte says what the others are.
 fn datafiles() -> Vec<Vec<u8>> {
-    let seed = |choice: u8, rest: &[u8]| [&[choice], rest].concat();
+    let seed = |choice: u8, rest: &[u8]| [&[choice][..], rest].concat();
     let mut seeds = Vec::new();
     for size in [3, 6000] {
         let records = records(size);
