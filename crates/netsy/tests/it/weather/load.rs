@@ -61,12 +61,15 @@ fn meaning(status: &Status) -> Told {
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded if nothing_done => Told::Refused(text),
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Told::Unclear(text),
-        // A connection that broke is no answer; our own codes and texts are.
-        Code::Unknown | Code::Internal if status.message().contains("h2 protocol") => {
-            Told::Unclear(text)
-        }
+        _ if broke(status) => Told::Unclear(text),
         _ => Told::Refused(text),
     }
+}
+
+/// Whether the client's side says that the connection broke, which is no answer.
+fn broke(status: &Status) -> bool {
+    let source = std::error::Error::source(status);
+    status.code() == Code::Cancelled || source.is_some_and(|source| source.is::<tonic::transport::Error>())
 }
 
 impl Ledger {
@@ -236,7 +239,7 @@ impl Writer {
         match timeout(IMPATIENCE, node.range(get(key))).await {
             Err(_) => {}
             Ok(Err(status)) => {
-                if !matches!(status.code(), Code::Unavailable | Code::Cancelled) {
+                if status.code() != Code::Unavailable && !broke(&status) {
                     self.ledger.accuse(format!("a read of `{key}` was answered {status:?}"));
                 }
             }

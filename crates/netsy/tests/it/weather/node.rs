@@ -209,6 +209,7 @@ impl Running {
     /// `/readyz`: Ok, or what it says instead.
     pub(crate) async fn ready(&self) -> Result<(), String> {
         let url = format!("http://{}/readyz", self.health);
+        netsy::bucket::install_crypto();
         let answer = reqwest::Client::new().get(url).send().await.map_err(|e| e.to_string())?;
         let well = answer.status().is_success();
         let text = answer.text().await.unwrap_or_default();

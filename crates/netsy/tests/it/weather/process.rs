@@ -72,6 +72,7 @@ impl Process {
     /// What `/readyz` says: Ok, or why not.
     pub(crate) async fn asked(&self) -> Result<(), String> {
         let url = format!("http://{}/readyz", self.health);
+        netsy::bucket::install_crypto();
         let answer = reqwest::Client::new().get(url).send().await.map_err(|e| e.to_string())?;
         let well = answer.status().is_success();
         let text = answer.text().await.unwrap_or_default();
@@ -104,5 +105,8 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.logged());
+        }
     }
 }
