@@ -37,53 +37,51 @@ pub(crate) async fn start(
     patiently(|| driver::check_cluster(&bucket, &config.cluster_id))
         .await
         .map_err(|why| RunError::setup(attempted(), why, "see docs/OPERATING.md"))?;
-    let mut meta = store.meta();
-    let mut boot_seq = meta.boot_seq + 1;
     loop {
-        note_boot(&store, boot_seq).await?;
+        let meta = store.meta();
         let own = Registration {
-            incarnation: meta.incarnation.clone(),
-            boot_seq,
+            boot_seq: meta.boot_seq + 1,
+            incarnation: meta.incarnation,
             ..registration.clone()
         };
+        note_boot(&store, own.boot_seq).await?;
         let mark = bucket::fresh_mark();
         let registered = patiently(|| driver::register(&bucket, &own, &mark)).await;
-        match registered
-            .map_err(|why| RunError::setup(attempted(), why, "see docs/OPERATING.md"))?
-        {
-            Registered::Done => break,
+        match registered.map_err(|why| RunError::setup(attempted(), why, "see docs/OPERATING.md"))? {
+            Registered::Done => {
+                if let Some(restored) = restore(config, &bucket, &store).await? {
+                    return Ok(Started {
+                        bucket,
+                        incarnation: own.incarnation,
+                        restored,
+                        store,
+                    });
+                }
+            }
             Registered::OldDisk => {
-                warn!(
-                    "this disk is an older copy of one that was started since: it starts anew, empty"
-                );
-                store = start_anew(config, store)?;
-                meta = store.meta();
-                boot_seq = 1;
+                warn!("this disk is an older copy of one that was started since");
             }
         }
+        // An empty disk is another incarnation: it registers as such.
+        drop(store);
+        set_aside(config)?;
+        store = open_store(config)?;
     }
-    let (store, restored) = restore(config, &bucket, store).await?;
-    Ok(Started {
-        bucket,
-        incarnation: store.meta().incarnation,
-        restored,
-        store,
-    })
 }
 
+/// Opens the local database; one that is damaged is set aside.
 fn open_store(config: &Config) -> Result<Store, RunError> {
     let identity = StoreIdentity {
         cluster_id: config.cluster_id.clone(),
         node_id: config.node_id.clone(),
     };
     let dir: &Path = &config.data_dir;
-    let opened = match Store::open(Some(dir), &identity) {
-        Err(failure @ store::Failure::Corrupt { .. }) => {
-            warn!(%failure, "the local database is damaged: starting anew from the bucket");
-            Store::set_aside(dir).and_then(|_| Store::open(Some(dir), &identity))
-        }
-        opened => opened,
-    };
+    let mut opened = Store::open(Some(dir), &identity);
+    if let Err(failure @ store::Failure::Corrupt { .. }) = &opened {
+        warn!(%failure, "the local database is damaged: starting anew from the bucket");
+        set_aside(config)?;
+        opened = Store::open(Some(dir), &identity);
+    }
     opened.map_err(|failure| {
         RunError::failed(
             format!("open the local database in `{}`", dir.display()),
@@ -191,9 +189,8 @@ async fn note_boot(store: &Store, boot_seq: u64) -> Result<(), RunError> {
     }
 }
 
-/// Sets the database aside and begins with an empty one, which is a new incarnation.
-fn start_anew(config: &Config, store: Store) -> Result<Store, RunError> {
-    drop(store);
+/// Sets the database aside; the next one that is opened is empty, which is a new incarnation.
+fn set_aside(config: &Config) -> Result<(), RunError> {
     let aside = Store::set_aside(&config.data_dir).map_err(|failure| {
         RunError::failed(
             "set the local database aside",
@@ -202,26 +199,26 @@ fn start_anew(config: &Config, store: Store) -> Result<Store, RunError> {
         )
     })?;
     warn!(aside = %aside.display(), "the old database was set aside");
-    open_store(config)
+    Ok(())
 }
 
-/// Restores the log, as long as it takes; a local database that is damaged starts anew from the bucket.
+/// Restores the log, as long as it takes. `None`: the local database is damaged.
 async fn restore(
     config: &Config,
     bucket: &Bucket,
-    mut store: Store,
-) -> Result<(Store, Restored), RunError> {
+    store: &Store,
+) -> Result<Option<Restored>, RunError> {
     let budget = usize::try_from(config.view.value_budget).unwrap_or(usize::MAX);
     loop {
-        match driver::restore(bucket, &store, budget).await {
-            Ok(restored) => return Ok((store, restored)),
+        match driver::restore(bucket, store, budget).await {
+            Ok(restored) => return Ok(Some(restored)),
             Err(RestoreFailure::Bucket(why)) => {
                 warn!(why, "the bucket does not answer; trying again");
                 tokio::time::sleep(BUCKET_AGAIN).await;
             }
             Err(RestoreFailure::Disk(failure @ store::Failure::Corrupt { .. })) => {
                 warn!(%failure, "the local database is damaged: starting anew from the bucket");
-                store = start_anew(config, store)?;
+                return Ok(None);
             }
             Err(failure) => {
                 return Err(RunError::failed(

@@ -79,7 +79,13 @@ impl Bucket {
     pub async fn list_chunks(&self, from: Revision) -> Result<Vec<Revision>, Failure> {
         let before = names::chunk(from.prev());
         let locations = self.list(names::chunks(), Some(&before)).await?;
-        let mut found: Vec<Revision> = locations.iter().filter_map(names::parse_chunk).collect();
+        let mut found = Vec::with_capacity(locations.len());
+        for location in &locations {
+            match names::parse_chunk(location) {
+                Some(first) => found.push(first),
+                None => tracing::warn!(object = %location, "not the name of a chunk: ignored"),
+            }
+        }
         found.retain(|first| *first >= from);
         found.sort_unstable();
         Ok(found)
@@ -203,13 +209,14 @@ impl Walk {
 
     async fn next(&mut self) -> Result<Option<Chunk>, Failure> {
         let slot = self.slot;
-        while self
+        while let Some((first, _)) = self
             .ahead
             .as_mut()
             .next_if(|(first, _)| *first < slot)
             .await
-            .is_some()
-        {}
+        {
+            tracing::warn!(object = %names::chunk(first), "not part of the chain: ignored");
+        }
         let chunk = match self
             .ahead
             .as_mut()

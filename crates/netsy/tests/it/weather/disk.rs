@@ -18,10 +18,7 @@ async fn lives(place: &Place, ledger: &Arc<Ledger>, more: usize) {
     node.healthy().await;
     let before = ledger.done();
     let load = Load::start(ledger, &[node.clients], 4);
-    until("there is some load", || async {
-        ledger.done() >= before + more
-    })
-    .await;
+    until("there is some load", || async { ledger.done() >= before + more }).await;
     node.kill().await;
     load.finish().await;
 }
@@ -35,12 +32,7 @@ async fn shows_everything(place: &Place, ledger: &Ledger) {
 }
 
 fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp")
-        .arg("-a")
-        .arg(from)
-        .arg(to)
-        .status()
-        .unwrap();
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
     assert!(copied.success());
 }
 
@@ -58,11 +50,7 @@ async fn kept_or_deleted_nothing_is_lost() {
     lives(&place, &ledger, 30).await;
     let first = incarnation(&place).await;
     lives(&place, &ledger, 30).await;
-    assert_eq!(
-        incarnation(&place).await,
-        first,
-        "a disk that is kept is the same one"
-    );
+    assert_eq!(incarnation(&place).await, first, "a disk that is kept is the same one");
     shows_everything(&place, &ledger).await;
     std::fs::remove_dir_all(place.disk("one")).unwrap();
     lives(&place, &ledger, 30).await;
@@ -83,55 +71,81 @@ async fn an_older_copy_is_noticed_and_set_aside() {
     std::fs::remove_dir_all(place.disk("one")).unwrap();
     copy(&place.disk("copy"), &place.disk("one"));
     lives(&place, &ledger, 20).await;
-    assert_ne!(
-        incarnation(&place).await,
-        first,
-        "the copy was taken for the disk itself"
-    );
+    assert_ne!(incarnation(&place).await, first, "the copy was taken for the disk itself");
     shows_everything(&place, &ledger).await;
     judge(&place, &ledger, "one").await;
 }
 
+/// Flips a bit of the last key in a file of the disk; the first ones may be in a page's waste.
+fn spoil(place: &Place, file: &str) {
+    let path = place.disk("one").join(file);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let needle = b"load/";
+    let at = bytes.windows(needle.len()).rposition(|window| window == needle);
+    bytes[at.expect("it holds a key")] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_byte_is_noticed_and_filled_anew() {
+async fn a_wrong_byte_in_the_database_is_noticed_and_filled_anew() {
     let place = Place::new();
     let ledger = Arc::new(Ledger::default());
     lives(&place, &ledger, 60).await;
+    // What the write-ahead log holds would hide what is wrong in the database.
+    let database = rusqlite::Connection::open(place.disk("one").join("netsy.db")).unwrap();
+    database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(database);
     let first = incarnation(&place).await;
-    let mut damaged = 0;
-    for file in std::fs::read_dir(place.disk("one")).unwrap() {
-        let path = file.unwrap().path();
-        let mut bytes = std::fs::read(&path).unwrap();
-        let needle = b"load/";
-        let at = bytes
-            .windows(needle.len())
-            .position(|window| window == needle);
-        if let Some(at) = at.filter(|_| path.is_file()) {
-            bytes[at] ^= 1;
-            std::fs::write(&path, bytes).unwrap();
-            damaged += 1;
-        }
-    }
-    assert!(damaged > 0, "no file holds a key");
+    spoil(&place, "netsy.db");
     shows_everything(&place, &ledger).await;
     assert_ne!(incarnation(&place).await, first, "the damaged disk went on");
     judge(&place, &ledger, "one").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_no_database_is_filled_anew() {
+    let place = Place::new();
+    let ledger = Arc::new(Ledger::default());
+    lives(&place, &ledger, 20).await;
+    let first = incarnation(&place).await;
+    std::fs::write(place.disk("one").join("netsy.db"), [7; 10_000]).unwrap();
+    shows_everything(&place, &ledger).await;
+    assert_ne!(incarnation(&place).await, first);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_byte_in_the_write_ahead_log_loses_nothing() {
+    let place = Place::on_files();
+    let process = Process::start(&place, "one");
+    process.ready().await;
+    let ledger = Arc::new(Ledger::default());
+    let load = Load::start(&ledger, &[process.clients], 4);
+    until("there is some load", || async { ledger.done() >= 60 }).await;
+    process.signal(rustix::process::Signal::KILL);
+    process.ended().await;
+    load.finish().await;
+    spoil(&place, "netsy.db-wal");
+    shows_everything(&place, &ledger).await;
+    judge(&place, &ledger, "one").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_stops_acknowledging_and_recovers() {
     let place = Place::on_files();
-    // A file may have 400 KiB; a write beyond fails as on a full disk, instead of a signal.
-    let limit = "trap '' XFSZ; ulimit -S -f 400; exec \"$@\"";
-    let process = Process::start_under(&place, "one", &["bash", "-c", limit, "bash"]);
+    // A write beyond what a file may have fails, as on a full disk, instead of ending the process.
+    let ignored = "trap '' XFSZ; exec \"$@\"";
+    let process = Process::start_under(&place, "one", &["bash", "-c", ignored, "bash"]);
     process.ready().await;
     let ledger = Arc::new(Ledger::default());
     let load = Load::start(&ledger, &[process.clients], 8);
+    until("there is some load", || async { ledger.done() >= 40 }).await;
+    let limit = |current| {
+        let limit = Rlimit { current, maximum: None };
+        prlimit(Some(process.pid()), Resource::Fsize, limit).unwrap();
+    };
+    limit(Some(8 << 10));
     until("the disk is full", || async {
-        process
-            .asked()
-            .await
-            .is_err_and(|said| said.contains("degraded"))
+        process.asked().await.is_err_and(|said| said.contains("degraded"))
     })
     .await;
     let before = ledger.done();
@@ -140,11 +154,7 @@ async fn a_full_disk_stops_acknowledging_and_recovers() {
     request.serializable = true;
     let read = super::node::kv(process.clients).range(request).await;
     assert!(read.is_ok(), "serializable reads go on: {read:?}");
-    let unlimited = Rlimit {
-        current: None,
-        maximum: None,
-    };
-    prlimit(Some(process.pid()), Resource::Fsize, unlimited).unwrap();
+    limit(None);
     process.ready().await;
     until("writes go on", || async { ledger.done() > before + 20 }).await;
     load.finish().await;

@@ -20,10 +20,7 @@ pub(crate) struct Process {
 
 /// An address nobody listens on.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 impl Process {
@@ -61,12 +58,7 @@ impl Process {
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Process {
-            child,
-            clients,
-            health,
-            log,
-        }
+        Process { child, clients, health, log }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -80,21 +72,15 @@ impl Process {
     /// What `/readyz` says: Ok, or why not.
     pub(crate) async fn asked(&self) -> Result<(), String> {
         let url = format!("http://{}/readyz", self.health);
-        let answer = reqwest::Client::new()
-            .get(url)
-            .send()
-            .await
-            .map_err(|e| e.to_string())?;
+        netsy::bucket::install_crypto();
+        let answer = reqwest::Client::new().get(url).send().await.map_err(|e| e.to_string())?;
         let well = answer.status().is_success();
         let text = answer.text().await.unwrap_or_default();
         if well { Ok(()) } else { Err(text) }
     }
 
     pub(crate) async fn ready(&self) {
-        until("the process is ready", || async {
-            self.asked().await.is_ok()
-        })
-        .await;
+        until("the process is ready", || async { self.asked().await.is_ok() }).await;
     }
 
     /// What it has logged.
@@ -119,5 +105,8 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.logged());
+        }
     }
 }
