@@ -168,7 +168,7 @@ impl Driver {
             Tenure::Active(_) if self.node.settings().lease > 0 && !self.board.has_lease() => {
                 (HealthState::Degraded, Some(self.why_not_writable()))
             }
-            Tenure::Active(_) if self.members.is_empty() => (
+            Tenure::Active(_) if !self.has_addresses() => (
                 HealthState::Loading,
                 Some("the members are being read".to_owned()),
             ),

@@ -17,6 +17,7 @@ use rules::revision::{Epoch, Revision};
 use tracing::{info, warn};
 
 use super::Driver;
+use crate::bucket::snapshots::Source;
 use crate::bucket::{Bucket, Document};
 use crate::datafile::{Origin, snapshot};
 use crate::standing::now;
@@ -25,6 +26,8 @@ use crate::store::Store;
 /// When to make Snapshots. The first limit that is reached makes one.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotPolicy {
+    /// The newest Snapshot there was when the Node started.
+    pub newest: Revision,
     /// Records since the last one; 0 is off.
     pub records: u64,
     /// Bytes of Records since the last one; 0 is off.
@@ -55,7 +58,7 @@ impl Snapshots {
         Snapshots {
             policy,
             end: Revision::ZERO,
-            last: Revision::ZERO,
+            last: policy.newest,
             last_at: now(),
             looked_at: now(),
             bytes: 0,
@@ -112,16 +115,18 @@ impl Driver {
         self.runtime.spawn(async move {
             let began = std::time::Instant::now();
             match work.make(revision, epoch).await {
-                Ok(deleted) => {
+                Ok(()) => {
                     metrics.snapshots.ok();
                     metrics
                         .snapshot_seconds
                         .observe(began.elapsed().as_secs_f64());
                     metrics.snapshot_revision.set(revision.wire());
-                    info!(
-                        revision = revision.0,
-                        deleted, "made and verified a snapshot"
-                    );
+                    info!(revision = revision.0, "made and verified a snapshot");
+                    match work.clean_up(revision, epoch).await {
+                        Ok(0) => {}
+                        Ok(deleted) => info!(deleted, "cleaned up objects behind two snapshots"),
+                        Err(why) => warn!(why, "could not clean up; the next snapshot tries again"),
+                    }
                 }
                 Err(why) => {
                     metrics.snapshots.failed();
@@ -144,13 +149,12 @@ struct Work {
 }
 
 impl Work {
-    /// Makes the Snapshot, verifies it, and cleans up. Returns how many objects were deleted.
-    async fn make(&self, revision: Revision, epoch: Epoch) -> Result<usize, String> {
+    /// Makes the Snapshot and verifies it.
+    async fn make(&self, revision: Revision, epoch: Epoch) -> Result<(), String> {
         if !self.is_ours(epoch).await? {
             return Err("the register names another epoch".to_owned());
         }
-        self.upload(revision).await?;
-        self.clean_up(epoch).await
+        self.upload(revision).await
     }
 
     async fn is_ours(&self, epoch: Epoch) -> Result<bool, String> {
@@ -189,9 +193,19 @@ impl Work {
         Ok(())
     }
 
-    async fn clean_up(&self, epoch: Epoch) -> Result<usize, String> {
+    /// Deletes what the two newest Snapshots make superfluous and the retention period has passed by, both
+    /// verified: `newest` just now, the older one here. Returns how many objects went.
+    async fn clean_up(&self, newest: Revision, epoch: Epoch) -> Result<usize, String> {
         let text = |failure: crate::bucket::Failure| failure.to_string();
-        let snapshots = self.bucket.list_snapshots().await.map_err(text)?;
+        let mut snapshots = self.bucket.list_snapshots().await.map_err(text)?;
+        snapshots.retain(|revision| *revision < newest);
+        let Some(older) = snapshots.pop() else {
+            return Ok(0);
+        };
+        self.bucket
+            .verify_snapshot(Source::At(older))
+            .await
+            .map_err(text)?;
         let chunks = self
             .bucket
             .list_chunks(Revision::ZERO)
@@ -202,9 +216,15 @@ impl Work {
             return Err("the register names another epoch".to_owned());
         }
         let mut deleted = 0;
-        let Some(older) = snapshots.iter().rev().nth(1).copied() else {
-            return Ok(0);
-        };
+        for revision in snapshots {
+            if self.is_expired(revision)? {
+                self.bucket
+                    .delete_snapshots(&[revision])
+                    .await
+                    .map_err(text)?;
+                deleted += 1;
+            }
+        }
         let epochs = self.store.meta().epochs;
         let opens = |from: Revision, before: Revision| {
             epochs

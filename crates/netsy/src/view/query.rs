@@ -87,6 +87,15 @@ impl RangeQuery {
         self.target != SortTarget::Key || self.order == SortOrder::Descend
     }
 
+    /// Whether the limit is applied before the order, as etcd does when a target is given without an order
+    /// and nothing is filtered: what is sorted is then the first `limit + 1` keys.
+    pub(super) fn cuts_first(&self) -> bool {
+        self.limit > 0
+            && self.order == SortOrder::None
+            && self.target != SortTarget::Key
+            && !self.is_filtered()
+    }
+
     /// Whether hits are of use only with their values.
     pub(super) fn needs_values(&self) -> bool {
         !self.keys_only || self.target == SortTarget::Value

@@ -68,6 +68,8 @@ impl View {
         let limit = limit.unwrap_or(usize::MAX);
         let enough = match query {
             _ if query.count_only => 0,
+            // A target without an order: etcd cuts first, one beyond the limit, and sorts what it has.
+            _ if query.cuts_first() => limit.saturating_add(1),
             _ if query.is_sorted() || query.is_filtered() => usize::MAX,
             _ => limit,
         };

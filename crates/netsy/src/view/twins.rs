@@ -85,6 +85,15 @@ impl Log {
                 && (query.max_create_revision == 0 || created <= query.max_create_revision)
         });
         let descend = query.order == SortOrder::Descend;
+        let more = query.limit > 0 && found.len() > query.limit as usize;
+        let bounds = [query.min_mod_revision, query.max_mod_revision];
+        let bounds = bounds
+            .iter()
+            .chain([&query.min_create_revision, &query.max_create_revision]);
+        let plain = query.order == SortOrder::None && bounds.clone().all(|bound| *bound == 0);
+        if more && plain && query.target != SortTarget::Key {
+            found.truncate(query.limit as usize + 1);
+        }
         found.sort_by(|a, b| {
             let (a, b) = if descend { (b, a) } else { (a, b) };
             match query.target {
@@ -95,7 +104,6 @@ impl Log {
                 SortTarget::Value => a.value.cmp(&b.value),
             }
         });
-        let more = query.limit > 0 && found.len() > query.limit as usize;
         if more {
             found.truncate(query.limit as usize);
         }
