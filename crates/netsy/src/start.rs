@@ -47,7 +47,9 @@ pub(crate) async fn start(
         note_boot(&store, own.boot_seq).await?;
         let mark = bucket::fresh_mark();
         let registered = patiently(|| driver::register(&bucket, &own, &mark)).await;
-        match registered.map_err(|why| RunError::setup(attempted(), why, "see docs/OPERATING.md"))? {
+        match registered
+            .map_err(|why| RunError::setup(attempted(), why, "see docs/OPERATING.md"))?
+        {
             Registered::Done => {
                 if let Some(restored) = restore(config, &bucket, &store).await? {
                     return Ok(Started {

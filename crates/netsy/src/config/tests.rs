@@ -11,7 +11,9 @@ fn from_file(text: &str) -> Result<Config, Mistakes> {
 }
 
 fn sentences(text: &str) -> String {
-    from_file(text).expect_err("this configuration is wrong").to_string()
+    from_file(text)
+        .expect_err("this configuration is wrong")
+        .to_string()
 }
 
 /// The smallest configuration with more lines, whose first is line 5.
@@ -20,7 +22,10 @@ fn more(text: &str) -> String {
 }
 
 fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 #[test]
@@ -37,7 +42,10 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!(config.reads.when_degraded, WhenDegraded::Stale);
     assert_eq!(config.limits.request_bytes, 1_572_864);
     assert_eq!(config.watch.progress_interval, Duration::from_secs(5));
-    assert_eq!(config.client.urls(config.client.listen), ["http://127.0.0.1:2379"]);
+    assert_eq!(
+        config.client.urls(config.client.listen),
+        ["http://127.0.0.1:2379"]
+    );
 }
 
 #[test]
@@ -130,7 +138,10 @@ fn a_wrong_name_or_value_has_its_line_and_what_would_be_right() {
 #[test]
 fn settings_that_do_not_go_together_are_named() {
     say(&[
-        ("kms_key_id = \"k\"\n", "netsy.toml:5: `bucket.kms_key_id` needs `bucket.sse = \"kms\"`"),
+        (
+            "kms_key_id = \"k\"\n",
+            "netsy.toml:5: `bucket.kms_key_id` needs `bucket.sse = \"kms\"`",
+        ),
         (
             "document_timeout = \"6s\"\n",
             "netsy.toml:5: `bucket.document_timeout` (6s) must be below `elector.timeout` (6s), or one request that hangs costs the Elector its lock",
@@ -178,9 +189,10 @@ fn plaintext_beyond_loopback_must_be_asked_for_by_name() {
          `client.cert_file`, `client.key_file` and `client.ca_file` (`netsy certs` makes them), or \
          `client.insecure_plaintext = true` if everybody who reaches it may read and write everything"
     );
-    let config =
-        from_file(&more("[client]\nlisten = \"10.0.0.7:2379\"\ninsecure_plaintext = true\n"))
-            .unwrap();
+    let config = from_file(&more(
+        "[client]\nlisten = \"10.0.0.7:2379\"\ninsecure_plaintext = true\n",
+    ))
+    .unwrap();
     assert_eq!(config.warnings().len(), 1);
 }
 
@@ -188,7 +200,9 @@ fn plaintext_beyond_loopback_must_be_asked_for_by_name() {
 fn every_interface_needs_an_advertised_address() {
     let tls = "cert_file = \"a\"\nkey_file = \"b\"\nca_file = \"c\"\n";
     assert_eq!(
-        sentences(&more(&format!("[client]\nlisten = \"0.0.0.0:2379\"\n{tls}"))),
+        sentences(&more(&format!(
+            "[client]\nlisten = \"0.0.0.0:2379\"\n{tls}"
+        ))),
         "netsy.toml:6: `client.advertise_urls` is needed when `client.listen` is every interface; name the \
          address that clients use, such as `[\"https://netsy-1.example:2379\"]`"
     );
@@ -196,16 +210,28 @@ fn every_interface_needs_an_advertised_address() {
         "[client]\nlisten = \"0.0.0.0:2379\"\nadvertise_urls = [\"https://n1:2379\"]\n{tls}"
     ));
     let config = from_file(&text).unwrap();
-    assert_eq!(config.client.urls(config.client.listen), ["https://n1:2379"]);
+    assert_eq!(
+        config.client.urls(config.client.listen),
+        ["https://n1:2379"]
+    );
 }
 
 #[test]
 fn bucket_urls_are_looked_at_closely() {
     let with = |url: &str| {
         let text = format!("cluster_id = \"prod\"\nnode_id = \"n1\"\nbucket.url = \"{url}\"\n");
-        from_file(&text).map(|_| ()).map_err(|mistakes| mistakes.to_string())
+        from_file(&text)
+            .map(|_| ())
+            .map_err(|mistakes| mistakes.to_string())
     };
-    for good in ["s3://a", "s3://a/b/c", "gs://a", "az://a/b", "file:///srv/netsy", "memory:///"] {
+    for good in [
+        "s3://a",
+        "s3://a/b/c",
+        "gs://a",
+        "az://a/b",
+        "file:///srv/netsy",
+        "memory:///",
+    ] {
         assert_eq!(with(good), Ok(()), "{good}");
     }
     let cases = [
@@ -217,8 +243,14 @@ fn bucket_urls_are_looked_at_closely() {
             "file:///var/lib",
             "`data_dir` (/var/lib/netsy) and the bucket (/var/lib) must not lie in one another; the bucket has to survive the loss of the Node's own files",
         ),
-        ("s3:///x", "`bucket.url` names no bucket; it wants `s3://bucket/prefix`"),
-        ("stuff", "`bucket.url` wants a URL such as `s3://bucket/prefix`, not `stuff`"),
+        (
+            "s3:///x",
+            "`bucket.url` names no bucket; it wants `s3://bucket/prefix`",
+        ),
+        (
+            "stuff",
+            "`bucket.url` wants a URL such as `s3://bucket/prefix`, not `stuff`",
+        ),
         (
             "https://minio:9000/x",
             "`bucket.url` wants a URL of `file`, `s3`, `gs`, `az` or `memory`, not of `https`; an S3-compatible server is `s3://bucket` with `bucket.endpoint`",
@@ -236,19 +268,28 @@ fn bucket_urls_are_looked_at_closely() {
 #[test]
 fn unknown_variables_that_look_like_ours_are_mistakes() {
     let from = |pairs: &[(&str, &str)]| {
-        Draft::new().file(Path::new("netsy.toml"), SMALLEST).environment(variables(pairs)).finish()
+        Draft::new()
+            .file(Path::new("netsy.toml"), SMALLEST)
+            .environment(variables(pairs))
+            .finish()
     };
     assert_eq!(
-        from(&[("NETSY_BUKCET_URL", "s3://x")]).unwrap_err().to_string(),
+        from(&[("NETSY_BUKCET_URL", "s3://x")])
+            .unwrap_err()
+            .to_string(),
         "NETSY_BUKCET_URL: no setting has this variable; did you mean `NETSY_BUCKET_URL`?"
     );
     assert_eq!(
-        from(&[("NETSY_SOMETHING_ELSE", "1")]).unwrap_err().to_string(),
+        from(&[("NETSY_SOMETHING_ELSE", "1")])
+            .unwrap_err()
+            .to_string(),
         "NETSY_SOMETHING_ELSE: no setting has this variable; `netsy serve --help` lists all; unset it if it is \
          not meant for netsy"
     );
     assert_eq!(
-        from(&[("NETSY_ELECTOR_TIMEOUT", "soon")]).unwrap_err().to_string(),
+        from(&[("NETSY_ELECTOR_TIMEOUT", "soon")])
+            .unwrap_err()
+            .to_string(),
         "NETSY_ELECTOR_TIMEOUT: `elector.timeout` wants a duration above zero such as `2s`, `500ms` or `1h`, \
          not `soon`"
     );
@@ -275,7 +316,9 @@ fn secrets_are_shown_nowhere() {
     let text = more("access_key_id = \"hush\"\nsecret_access_key = \"hush\"\n");
     let shown = format!("{:?}", from_file(&text).unwrap());
     assert!(!shown.contains("hush"), "{shown}");
-    let mistakes = sentences(&more("access_key_id = [\"hush\"]\nsecret_access_key = [\"hush\"]\n"));
+    let mistakes = sentences(&more(
+        "access_key_id = [\"hush\"]\nsecret_access_key = [\"hush\"]\n",
+    ));
     assert!(!mistakes.contains("hush"), "{mistakes}");
 }
 
@@ -295,7 +338,9 @@ fn dev_binds_loopback_only() {
     assert_eq!(config.bucket.url, "file:///tmp/x%20y/bucket");
     assert_eq!(config.data_dir, Path::new("/tmp/x y/node-1"));
     assert!(Config::dev(dir, "[::1]:2379", "127.0.0.1:0").is_ok());
-    let refused = Config::dev(dir, "0.0.0.0:2379", "127.0.0.1:0").unwrap_err().to_string();
+    let refused = Config::dev(dir, "0.0.0.0:2379", "127.0.0.1:0")
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         refused,
         "--listen: `netsy dev` has no TLS and binds loopback only, not `0.0.0.0:2379`; to serve other machines \
@@ -309,11 +354,17 @@ fn the_table_of_settings_is_consistent() {
     for (index, setting) in settings::SETTINGS.iter().enumerate() {
         let others = &settings::SETTINGS[index + 1..];
         assert!(
-            others.iter().all(|other| other.variable() != setting.variable()),
+            others
+                .iter()
+                .all(|other| other.variable() != setting.variable()),
             "{}",
             setting.key
         );
-        assert!(others.iter().all(|other| other.flag() != setting.flag()), "{}", setting.key);
+        assert!(
+            others.iter().all(|other| other.flag() != setting.flag()),
+            "{}",
+            setting.key
+        );
     }
     // Reads every default.
     let _ = Draft::new();

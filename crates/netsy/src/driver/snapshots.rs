@@ -17,7 +17,7 @@ use rules::revision::{Epoch, Revision};
 use tracing::{info, warn};
 
 use super::Driver;
-use crate::bucket::{Bucket, Document};
+use crate::bucket::{self, Bucket, Document};
 use crate::datafile::{Origin, snapshot};
 use crate::standing::now;
 use crate::store::Store;
@@ -48,6 +48,8 @@ pub(super) struct Snapshots {
     looked_at: u64,
     bytes: u64,
     running: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    /// The newest Snapshot that was read back and found good in this life; 0 is none.
+    verified: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Snapshots {
@@ -60,6 +62,7 @@ impl Snapshots {
             looked_at: now(),
             bytes: 0,
             running: std::sync::Arc::default(),
+            verified: std::sync::Arc::default(),
         }
     }
 
@@ -107,6 +110,7 @@ impl Driver {
             store: self.store.clone(),
             origin: self.origin(epoch),
             retention: self.snapshots.policy.retention,
+            verified: std::sync::Arc::clone(&self.snapshots.verified),
         };
         let metrics = std::sync::Arc::clone(&self.metrics);
         self.runtime.spawn(async move {
@@ -141,6 +145,7 @@ struct Work {
     store: Store,
     origin: Origin,
     retention: Duration,
+    verified: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Work {
@@ -150,7 +155,35 @@ impl Work {
             return Err("the register names another epoch".to_owned());
         }
         self.upload(revision).await?;
-        self.clean_up(epoch).await
+        let older = self.older(revision).await?;
+        self.verified
+            .store(revision.0, std::sync::atomic::Ordering::SeqCst);
+        match older {
+            Some(older) => self.clean_up(older, epoch).await,
+            None => Ok(0),
+        }
+    }
+
+    /// The newest good Snapshot below `newest`: a start falls back to it, so it is read back now unless it
+    /// was before. One that is damaged is named, and counts for nothing.
+    async fn older(&self, newest: Revision) -> Result<Option<Revision>, String> {
+        let text = |failure: bucket::Failure| failure.to_string();
+        let snapshots = self.bucket.list_snapshots().await.map_err(text)?;
+        let verified = Revision(self.verified.load(std::sync::atomic::Ordering::SeqCst));
+        for revision in snapshots.into_iter().rev().filter(|one| *one < newest) {
+            if revision == verified {
+                return Ok(Some(revision));
+            }
+            let source = bucket::snapshots::Source::At(revision);
+            match self.bucket.verify_snapshot(source).await {
+                Ok(_) => return Ok(Some(revision)),
+                Err(damaged @ bucket::Failure::Damaged { .. }) => {
+                    warn!(%damaged, "an older snapshot is damaged: chunks are kept in its place");
+                }
+                Err(failure) => return Err(text(failure)),
+            }
+        }
+        Ok(None)
     }
 
     async fn is_ours(&self, epoch: Epoch) -> Result<bool, String> {
@@ -189,9 +222,9 @@ impl Work {
         Ok(())
     }
 
-    async fn clean_up(&self, epoch: Epoch) -> Result<usize, String> {
-        let text = |failure: crate::bucket::Failure| failure.to_string();
-        let snapshots = self.bucket.list_snapshots().await.map_err(text)?;
+    /// Deletes Chunks that nobody needs who starts from the Snapshot `older`.
+    async fn clean_up(&self, older: Revision, epoch: Epoch) -> Result<usize, String> {
+        let text = |failure: bucket::Failure| failure.to_string();
         let chunks = self
             .bucket
             .list_chunks(Revision::ZERO)
@@ -202,9 +235,6 @@ impl Work {
             return Err("the register names another epoch".to_owned());
         }
         let mut deleted = 0;
-        let Some(older) = snapshots.iter().rev().nth(1).copied() else {
-            return Ok(0);
-        };
         let epochs = self.store.meta().epochs;
         let opens = |from: Revision, before: Revision| {
             epochs

@@ -41,16 +41,30 @@ async fn a_drained_node_leaves_nothing_open() {
 
     let began = Instant::now();
     process.signal(Signal::TERM);
-    let end = timeout(PATIENCE, answers.message()).await.expect("the watch ends");
+    let end = timeout(PATIENCE, answers.message())
+        .await
+        .expect("the watch ends");
     assert!(!matches!(end, Ok(Some(_))), "{end:?}");
     assert_eq!(process.ended().await, 0);
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
     load.finish().await;
 
     let bucket = place.bucket();
-    let (_, register) = bucket.read_as::<Register>(&Document::Primary).await.unwrap().unwrap();
+    let (_, register) = bucket
+        .read_as::<Register>(&Document::Primary)
+        .await
+        .unwrap()
+        .unwrap();
     assert!(register.is_closed(), "{register:?}");
-    let (_, lock) = bucket.read_as::<Lock>(&Document::Elector).await.unwrap().unwrap();
+    let (_, lock) = bucket
+        .read_as::<Lock>(&Document::Elector)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(lock.elector, None);
 
     // Another disk and another name: nothing is waited for.
@@ -75,9 +89,20 @@ async fn without_a_bucket_it_gives_up_in_time_and_says_so() {
     until("there is some load", || async { ledger.done() >= 20 }).await;
     node.sky.set(|_| Fault::Before);
     let began = Instant::now();
-    let said = node.stop().await.expect_err("it could not close").to_string();
-    assert!(said.contains("make every write durable before the end"), "{said}");
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    let said = node
+        .stop()
+        .await
+        .expect_err("it could not close")
+        .to_string();
+    assert!(
+        said.contains("make every write durable before the end"),
+        "{said}"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
     load.finish().await;
     judge(&place, &ledger, "one").await;
 }

@@ -39,11 +39,22 @@ async fn chunk_in_the_middle(place: &Place) -> Revision {
 
 /// Flips one bit in the middle of an object.
 async fn flip(place: &Place, location: &object_store::path::Path) {
-    let bytes = place.store.get(location).await.unwrap().bytes().await.unwrap();
+    let bytes = place
+        .store
+        .get(location)
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap();
     let mut bytes = bytes.to_vec();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
-    place.store.put(location, PutPayload::from(bytes)).await.unwrap();
+    place
+        .store
+        .put(location, PutPayload::from(bytes))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,7 +80,10 @@ async fn a_missing_chunk_is_named() {
     place.bucket().delete_chunks(&[gone]).await.unwrap();
     let refused = place.node_on("one", "empty").refused().await;
     let said = refused.to_string();
-    assert!(said.contains(&format!("no chunk that starts at revision {gone}")), "{said}");
+    assert!(
+        said.contains(&format!("no chunk that starts at revision {gone}")),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,7 +93,10 @@ async fn a_damaged_chunk_is_named_with_the_place() {
     let damaged = names::chunk(chunk_in_the_middle(&place).await);
     flip(&place, &damaged).await;
     let said = place.node_on("one", "empty").refused().await.to_string();
-    assert!(said.contains(damaged.as_ref()) && said.contains("at byte"), "{said}");
+    assert!(
+        said.contains(damaged.as_ref()) && said.contains("at byte"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,10 +109,18 @@ async fn another_clusters_bucket_is_refused() {
     let refused = stranger.refused().await;
     assert_eq!(refused.exit, Exit::Setup);
     let said = refused.to_string();
-    assert!(said.contains("belongs to cluster `weather`") && said.contains("`other`"), "{said}");
-    let disk = place.node("one").with(|config| "other".clone_into(&mut config.cluster_id));
+    assert!(
+        said.contains("belongs to cluster `weather`") && said.contains("`other`"),
+        "{said}"
+    );
+    let disk = place
+        .node("one")
+        .with(|config| "other".clone_into(&mut config.cluster_id));
     let said = disk.refused().await.to_string();
-    assert!(said.contains("belongs to Node `one` of cluster `weather`"), "{said}");
+    assert!(
+        said.contains("belongs to Node `one` of cluster `weather`"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,12 +129,19 @@ async fn a_store_that_ignores_conditions_is_refused() {
         let setup = Place::new();
         let setup = setup.node("one");
         setup.sky.set(move |operation| {
-            if operation.verb == ignored { Fault::Unconditional } else { Fault::None }
+            if operation.verb == ignored {
+                Fault::Unconditional
+            } else {
+                Fault::None
+            }
         });
         let refused = setup.refused().await;
         assert_eq!(refused.exit, Exit::Setup);
         let said = refused.to_string();
-        assert!(said.contains("self-test") && said.contains("ignores If-"), "{said}");
+        assert!(
+            said.contains("self-test") && said.contains("ignores If-"),
+            "{said}"
+        );
     }
 }
 
@@ -122,7 +154,10 @@ async fn strange_objects_are_ignored_and_named() {
     place.store.put(&strange, "hello".into()).await.unwrap();
     let chunks = place.bucket().fetch_chunks(Revision(1), 1);
     let chunks: Vec<_> = tokio_stream::StreamExt::collect(chunks).await;
-    let long = chunks.iter().flatten().find(|chunk| chunk.records.len() > 1);
+    let long = chunks
+        .iter()
+        .flatten()
+        .find(|chunk| chunk.records.len() > 1);
     let inside = names::chunk(long.expect("some chunk has two").records[1].record.revision);
     place.store.put(&inside, "what?".into()).await.unwrap();
     std::fs::remove_dir_all(place.disk("one")).unwrap();
@@ -130,7 +165,10 @@ async fn strange_objects_are_ignored_and_named() {
     process.ready().await;
     let said = process.logged();
     for object in [&strange, &inside] {
-        assert!(said.contains(object.as_ref()), "`{object}` is not named:\n{said}");
+        assert!(
+            said.contains(object.as_ref()),
+            "`{object}` is not named:\n{said}"
+        );
     }
     process.signal(rustix::process::Signal::KILL);
     process.ended().await;

@@ -18,7 +18,10 @@ async fn lives(place: &Place, ledger: &Arc<Ledger>, more: usize) {
     node.healthy().await;
     let before = ledger.done();
     let load = Load::start(ledger, &[node.clients], 4);
-    until("there is some load", || async { ledger.done() >= before + more }).await;
+    until("there is some load", || async {
+        ledger.done() >= before + more
+    })
+    .await;
     node.kill().await;
     load.finish().await;
 }
@@ -32,7 +35,12 @@ async fn shows_everything(place: &Place, ledger: &Ledger) {
 }
 
 fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(from)
+        .arg(to)
+        .status()
+        .unwrap();
     assert!(copied.success());
 }
 
@@ -50,7 +58,11 @@ async fn kept_or_deleted_nothing_is_lost() {
     lives(&place, &ledger, 30).await;
     let first = incarnation(&place).await;
     lives(&place, &ledger, 30).await;
-    assert_eq!(incarnation(&place).await, first, "a disk that is kept is the same one");
+    assert_eq!(
+        incarnation(&place).await,
+        first,
+        "a disk that is kept is the same one"
+    );
     shows_everything(&place, &ledger).await;
     std::fs::remove_dir_all(place.disk("one")).unwrap();
     lives(&place, &ledger, 30).await;
@@ -71,7 +83,11 @@ async fn an_older_copy_is_noticed_and_set_aside() {
     std::fs::remove_dir_all(place.disk("one")).unwrap();
     copy(&place.disk("copy"), &place.disk("one"));
     lives(&place, &ledger, 20).await;
-    assert_ne!(incarnation(&place).await, first, "the copy was taken for the disk itself");
+    assert_ne!(
+        incarnation(&place).await,
+        first,
+        "the copy was taken for the disk itself"
+    );
     shows_everything(&place, &ledger).await;
     judge(&place, &ledger, "one").await;
 }
@@ -81,7 +97,9 @@ fn spoil(place: &Place, file: &str) {
     let path = place.disk("one").join(file);
     let mut bytes = std::fs::read(&path).unwrap();
     let needle = b"load/";
-    let at = bytes.windows(needle.len()).rposition(|window| window == needle);
+    let at = bytes
+        .windows(needle.len())
+        .rposition(|window| window == needle);
     bytes[at.expect("it holds a key")] ^= 1;
     std::fs::write(&path, bytes).unwrap();
 }
@@ -93,7 +111,9 @@ async fn a_wrong_byte_in_the_database_is_noticed_and_filled_anew() {
     lives(&place, &ledger, 60).await;
     // What the write-ahead log holds would hide what is wrong in the database.
     let database = rusqlite::Connection::open(place.disk("one").join("netsy.db")).unwrap();
-    database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    database
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .unwrap();
     drop(database);
     let first = incarnation(&place).await;
     spoil(&place, "netsy.db");
@@ -140,12 +160,18 @@ async fn a_full_disk_stops_acknowledging_and_recovers() {
     let load = Load::start(&ledger, &[process.clients], 8);
     until("there is some load", || async { ledger.done() >= 40 }).await;
     let limit = |current| {
-        let limit = Rlimit { current, maximum: None };
+        let limit = Rlimit {
+            current,
+            maximum: None,
+        };
         prlimit(Some(process.pid()), Resource::Fsize, limit).unwrap();
     };
     limit(Some(8 << 10));
     until("the disk is full", || async {
-        process.asked().await.is_err_and(|said| said.contains("degraded"))
+        process
+            .asked()
+            .await
+            .is_err_and(|said| said.contains("degraded"))
     })
     .await;
     let before = ledger.done();

@@ -20,7 +20,12 @@ async fn alarms(node: &Running) -> Vec<i32> {
         ..AlarmRequest::default()
     };
     let mut maintenance = MaintenanceClient::new(channel(node.clients));
-    let alarms = maintenance.alarm(request).await.unwrap().into_inner().alarms;
+    let alarms = maintenance
+        .alarm(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .alarms;
     alarms.iter().map(|alarm| alarm.alarm).collect()
 }
 
@@ -43,9 +48,17 @@ async fn an_outage_is_shown_and_passes() {
     node.sky.set(|_| Fault::Denied);
     until("it is not ready", || async { node.ready().await.is_err() }).await;
     let said = node.ready().await.unwrap_err();
-    assert!(said.contains("degraded") && said.contains("bucket"), "{said}");
+    assert!(
+        said.contains("degraded") && said.contains("bucket"),
+        "{said}"
+    );
     let errors = node.status().await.errors;
-    assert!(errors.iter().any(|error| error.contains("`one` is degraded")), "{errors:?}");
+    assert!(
+        errors
+            .iter()
+            .any(|error| error.contains("`one` is degraded")),
+        "{errors:?}"
+    );
     assert_eq!(alarms(&node).await, [AlarmType::Corrupt as i32]);
     let refused = node.kv().range(get("k")).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
@@ -56,7 +69,10 @@ async fn an_outage_is_shown_and_passes() {
     node.healthy().await;
     assert!(node.status().await.errors.is_empty());
     assert!(alarms(&node).await.is_empty());
-    assert_eq!(node.kv().range(get("k")).await.unwrap().kvs[0].mod_revision(), written);
+    assert_eq!(
+        node.kv().range(get("k")).await.unwrap().kvs[0].mod_revision(),
+        written
+    );
     assert!(node.kv().put("k", "w").await > written);
     node.kill().await;
 }
@@ -71,14 +87,20 @@ async fn a_chunk_that_does_not_land_is_shown_and_lands() {
     until("there is some load", || async { ledger.done() >= 10 }).await;
     node.sky.set(|operation| {
         let chunk = operation.object.starts_with(names::chunks().as_ref());
-        if chunk && operation.verb == Verb::Create { Fault::Before } else { Fault::None }
+        if chunk && operation.verb == Verb::Create {
+            Fault::Before
+        } else {
+            Fault::None
+        }
     });
     // Reads at the committed state go on: the lock is renewed, so nobody else can be Primary.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let reads = node.kv().range(get("k")).await;
     assert!(reads.is_ok(), "{reads:?}");
     until("it is not ready", || async {
-        node.ready().await.is_err_and(|said| said.contains("writes wait"))
+        node.ready()
+            .await
+            .is_err_and(|said| said.contains("writes wait"))
     })
     .await;
     let before = ledger.done();

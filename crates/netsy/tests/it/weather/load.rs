@@ -69,12 +69,17 @@ fn meaning(status: &Status) -> Told {
 /// Whether the client's side says that the connection broke, which is no answer.
 fn broke(status: &Status) -> bool {
     let source = std::error::Error::source(status);
-    status.code() == Code::Cancelled || source.is_some_and(|source| source.is::<tonic::transport::Error>())
+    status.code() == Code::Cancelled
+        || source.is_some_and(|source| source.is::<tonic::transport::Error>())
 }
 
 impl Ledger {
     pub(crate) fn told(&self, which: impl Fn(&Told) -> bool) -> usize {
-        self.tries.lock().iter().filter(|tried| which(&tried.told)).count()
+        self.tries
+            .lock()
+            .iter()
+            .filter(|tried| which(&tried.told))
+            .count()
     }
 
     pub(crate) fn done(&self) -> usize {
@@ -97,21 +102,37 @@ impl Ledger {
     /// Judges what clients were told by what the log holds: every change of every key, in order.
     pub(crate) fn judge(&self, history: &[Written]) {
         let broken = self.broken.lock();
-        assert!(broken.is_empty(), "promises broken while it ran: {:#?}", &broken[..]);
+        assert!(
+            broken.is_empty(),
+            "promises broken while it ran: {:#?}",
+            &broken[..]
+        );
         let mut found: HashMap<(&str, &str), Vec<i64>> = HashMap::new();
         for written in history {
-            found.entry((&written.key, &written.value)).or_default().push(written.revision);
+            found
+                .entry((&written.key, &written.value))
+                .or_default()
+                .push(written.revision);
         }
         let tries = self.tries.lock();
         for tried in tries.iter() {
-            let at = found.remove(&(tried.key.as_str(), tried.value.as_str())).unwrap_or_default();
+            let at = found
+                .remove(&(tried.key.as_str(), tried.value.as_str()))
+                .unwrap_or_default();
             match &tried.told {
                 Told::Done(revision) => assert_eq!(at, [*revision], "acknowledged: {tried:?}"),
-                Told::Unclear(_) => assert!(at.len() <= 1, "unclear, and there twice: {tried:?} {at:?}"),
-                Told::Refused(_) => assert!(at.is_empty(), "refused, and it is there: {tried:?} {at:?}"),
+                Told::Unclear(_) => {
+                    assert!(at.len() <= 1, "unclear, and there twice: {tried:?} {at:?}")
+                }
+                Told::Refused(_) => {
+                    assert!(at.is_empty(), "refused, and it is there: {tried:?} {at:?}")
+                }
             }
         }
-        let strange: Vec<_> = found.keys().filter(|(key, _)| key.starts_with("load/")).collect();
+        let strange: Vec<_> = found
+            .keys()
+            .filter(|(key, _)| key.starts_with("load/"))
+            .collect();
         assert!(strange.is_empty(), "nobody wrote these: {strange:?}");
     }
 }
@@ -183,7 +204,11 @@ impl Writer {
         for change in 0..CHANGES {
             let value = format!("{key}-{change}");
             let told = self.write(&key, base, &value).await;
-            let tried = Try { key: key.clone(), value: value.clone(), told: told.clone() };
+            let tried = Try {
+                key: key.clone(),
+                value: value.clone(),
+                told: told.clone(),
+            };
             self.ledger.tries.lock().push(tried);
             match told {
                 Told::Done(revision) => base = revision,
@@ -217,7 +242,9 @@ impl Writer {
             Err(_) => Told::Unclear("no answer".into()),
             Ok(Err(status)) => meaning(&status),
             Ok(Ok(answer)) if !answer.succeeded => {
-                self.ledger.accuse(format!("the compare of `{key}` at {base} failed: {answer:?}"));
+                self.ledger.accuse(format!(
+                    "the compare of `{key}` at {base} failed: {answer:?}"
+                ));
                 Told::Refused("a failed compare".into())
             }
             Ok(Ok(answer)) => {
@@ -226,7 +253,9 @@ impl Writer {
                     let what = format!("`{value}` was given {revision}, and {before} was taken");
                     self.ledger.accuse(what);
                 }
-                self.ledger.acknowledged.fetch_max(revision, Ordering::SeqCst);
+                self.ledger
+                    .acknowledged
+                    .fetch_max(revision, Ordering::SeqCst);
                 Told::Done(revision)
             }
         }
@@ -240,13 +269,17 @@ impl Writer {
             Err(_) => {}
             Ok(Err(status)) => {
                 if status.code() != Code::Unavailable && !broke(&status) {
-                    self.ledger.accuse(format!("a read of `{key}` was answered {status:?}"));
+                    self.ledger
+                        .accuse(format!("a read of `{key}` was answered {status:?}"));
                 }
             }
             Ok(Ok(answer)) => {
                 self.ledger.reads.fetch_add(1, Ordering::SeqCst);
                 let seen = answer.header.unwrap().revision;
-                let kv = answer.kvs.first().map(|kv| (kv.mod_revision(), kv.value().to_vec()));
+                let kv = answer
+                    .kvs
+                    .first()
+                    .map(|kv| (kv.mod_revision(), kv.value().to_vec()));
                 if seen < before || kv != Some((base, value.as_bytes().to_vec())) {
                     self.ledger.accuse(format!(
                         "a read of `{key}` at {seen} after {before} did not show {base}: {kv:?}"
@@ -267,7 +300,14 @@ pub(crate) struct Written {
 
 /// Every change from `start` to the committed Revision, through a watch.
 pub(crate) async fn history(node: &Running, start: i64) -> Vec<Written> {
-    let end = node.kv().range(get("none")).await.unwrap().header.unwrap().revision;
+    let end = node
+        .kv()
+        .range(get("none"))
+        .await
+        .unwrap()
+        .header
+        .unwrap()
+        .revision;
     let request = WatchRequest {
         request_union: Some(RequestUnion::CreateRequest(WatchCreateRequest {
             key: bytes("\0"),
@@ -276,20 +316,23 @@ pub(crate) async fn history(node: &Running, start: i64) -> Vec<Written> {
             ..WatchCreateRequest::default()
         })),
     };
-    let requests = tokio_stream::StreamExt::chain(
-        tokio_stream::once(request),
-        tokio_stream::pending(),
-    );
-    let mut client =
-        WatchClient::new(channel(node.clients)).max_decoding_message_size(usize::MAX);
+    let requests =
+        tokio_stream::StreamExt::chain(tokio_stream::once(request), tokio_stream::pending());
+    let mut client = WatchClient::new(channel(node.clients)).max_decoding_message_size(usize::MAX);
     let mut answers = client.watch(requests).await.unwrap().into_inner();
     // One more Record marks the end: the watch has told everything before it.
     let mark = node.kv().put("mark", &end.to_string()).await;
     let mut found = Vec::new();
     loop {
-        let answer = timeout(PATIENCE, answers.message()).await.expect("the watch goes on");
+        let answer = timeout(PATIENCE, answers.message())
+            .await
+            .expect("the watch goes on");
         let answer = answer.unwrap().expect("the watch goes on");
-        assert!(!answer.canceled, "the watch was cancelled: {}", answer.cancel_reason);
+        assert!(
+            !answer.canceled,
+            "the watch was cancelled: {}",
+            answer.cancel_reason
+        );
         for event in answer.events {
             let kv = event.kv.unwrap();
             if kv.mod_revision() == mark {

@@ -167,7 +167,10 @@ impl Setup {
     pub(crate) async fn refused(self) -> RunError {
         let running = self.start().await;
         let ended = tokio::time::timeout(PATIENCE, running.ended).await;
-        ended.expect("it gives up in time").unwrap().expect_err("it refuses to run")
+        ended
+            .expect("it gives up in time")
+            .unwrap()
+            .expect_err("it refuses to run")
     }
 }
 
@@ -185,7 +188,10 @@ impl Running {
     /// Stops it as SIGTERM does.
     pub(crate) async fn stop(self) -> Result<(), RunError> {
         self.shutdown.cancel();
-        tokio::time::timeout(PATIENCE, self.ended).await.expect("it stops in time").unwrap()
+        tokio::time::timeout(PATIENCE, self.ended)
+            .await
+            .expect("it stops in time")
+            .unwrap()
     }
 
     /// Kills it: nothing of what it tries from now on reaches the bucket, and its disk is let go.
@@ -202,7 +208,10 @@ impl Running {
     /// Waits until it calls itself ready; how long that took.
     pub(crate) async fn healthy(&self) -> Duration {
         let began = Instant::now();
-        until(&format!("`{}` is ready", self.name), || async { self.ready().await.is_ok() }).await;
+        until(&format!("`{}` is ready", self.name), || async {
+            self.ready().await.is_ok()
+        })
+        .await;
         began.elapsed()
     }
 
@@ -210,7 +219,11 @@ impl Running {
     pub(crate) async fn ready(&self) -> Result<(), String> {
         let url = format!("http://{}/readyz", self.health);
         netsy::bucket::install_crypto();
-        let answer = reqwest::Client::new().get(url).send().await.map_err(|e| e.to_string())?;
+        let answer = reqwest::Client::new()
+            .get(url)
+            .send()
+            .await
+            .map_err(|e| e.to_string())?;
         let well = answer.status().is_success();
         let text = answer.text().await.unwrap_or_default();
         if well { Ok(()) } else { Err(text) }
@@ -222,13 +235,19 @@ impl Running {
 
     pub(crate) async fn status(&self) -> StatusResponse {
         let mut maintenance = MaintenanceClient::new(channel(self.clients));
-        maintenance.status(StatusRequest {}).await.unwrap().into_inner()
+        maintenance
+            .status(StatusRequest {})
+            .await
+            .unwrap()
+            .into_inner()
     }
 }
 
 pub(crate) fn channel(address: SocketAddr) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy()
+    endpoint
+        .connect_timeout(Duration::from_secs(1))
+        .connect_lazy()
 }
 
 pub(crate) fn kv(address: SocketAddr) -> Kv {

@@ -64,7 +64,11 @@ async fn storm(kind: Kind, fault: fn(&Operation) -> Fault) {
     let place = Place::new();
     let setup = place.node("one");
     let weather = move |operation: &Operation| {
-        if kind.is(&operation.object) { fault(operation) } else { Fault::None }
+        if kind.is(&operation.object) {
+            fault(operation)
+        } else {
+            Fault::None
+        }
     };
     setup.sky.set(weather);
     let mut node = setup.start().await;
@@ -98,7 +102,10 @@ async fn recovers(node: &mut Running, kind: Kind) {
         if let Some(ended) = node.has_ended() {
             panic!("{kind:?}: it ended: {ended:?}");
         }
-        assert!(std::time::Instant::now() < give_up, "{kind:?}: not ready again: {said}");
+        assert!(
+            std::time::Instant::now() < give_up,
+            "{kind:?}: not ready again: {said}"
+        );
         sleep(Duration::from_millis(25)).await;
     }
 }

@@ -20,7 +20,10 @@ pub(crate) struct Process {
 
 /// An address nobody listens on.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 impl Process {
@@ -58,7 +61,12 @@ impl Process {
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Process { child, clients, health, log }
+        Process {
+            child,
+            clients,
+            health,
+            log,
+        }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -73,14 +81,21 @@ impl Process {
     pub(crate) async fn asked(&self) -> Result<(), String> {
         let url = format!("http://{}/readyz", self.health);
         netsy::bucket::install_crypto();
-        let answer = reqwest::Client::new().get(url).send().await.map_err(|e| e.to_string())?;
+        let answer = reqwest::Client::new()
+            .get(url)
+            .send()
+            .await
+            .map_err(|e| e.to_string())?;
         let well = answer.status().is_success();
         let text = answer.text().await.unwrap_or_default();
         if well { Ok(()) } else { Err(text) }
     }
 
     pub(crate) async fn ready(&self) {
-        until("the process is ready", || async { self.asked().await.is_ok() }).await;
+        until("the process is ready", || async {
+            self.asked().await.is_ok()
+        })
+        .await;
     }
 
     /// What it has logged.

@@ -29,19 +29,30 @@ async fn is_standby(node: &Running, primary: &str) {
     let refused = node.kv().txn(write("standby")).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     let why = refused.message();
-    assert!(why.contains(&format!("`{}` does not accept writes", node.name)), "{why}");
-    assert!(why.contains(&format!("the primary on this bucket is node `{primary}`")), "{why}");
+    assert!(
+        why.contains(&format!("`{}` does not accept writes", node.name)),
+        "{why}"
+    );
+    assert!(
+        why.contains(&format!("the primary on this bucket is node `{primary}`")),
+        "{why}"
+    );
     let refused = node.kv().range(get("k")).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(node.ready().await.is_err());
     let errors = node.status().await.errors;
-    assert!(errors.iter().any(|error| error.contains(primary)), "{errors:?}");
+    assert!(
+        errors.iter().any(|error| error.contains(primary)),
+        "{errors:?}"
+    );
 }
 
 /// Waits until `node` knows that it is the standby of `primary`.
 async fn settles_as_standby(node: &Running, primary: &str) {
     until("the standby knows its place", || async {
-        node.ready().await.is_err_and(|said| said.contains(&format!("is node `{primary}`")))
+        node.ready()
+            .await
+            .is_err_and(|said| said.contains(&format!("is node `{primary}`")))
     })
     .await;
     is_standby(node, primary).await;
@@ -62,7 +73,9 @@ async fn the_second_takes_over_and_the_first_comes_back_as_standby() {
     };
     until("the standby follows", || async {
         let seen = two.kv().range(request.clone()).await.unwrap();
-        seen.kvs.first().is_some_and(|kv| kv.mod_revision() == written)
+        seen.kvs
+            .first()
+            .is_some_and(|kv| kv.mod_revision() == written)
     })
     .await;
 
@@ -100,7 +113,11 @@ async fn a_first_that_is_cut_off_for_a_while_gives_way() {
     let ledger = Arc::new(Ledger::default());
     let load = Load::start(&ledger, &[one.clients, two.clients], 6);
     for round in 0..2 {
-        let (away, other) = if round == 0 { (&one, &two) } else { (&two, &one) };
+        let (away, other) = if round == 0 {
+            (&one, &two)
+        } else {
+            (&two, &one)
+        };
         let before = ledger.done();
         until("writes go on", || async { ledger.done() > before + 10 }).await;
         // What it has sent may land long after somebody else is Primary.
@@ -139,8 +156,14 @@ async fn a_first_that_slept_acknowledges_nothing_when_it_wakes() {
     assert!(second > first);
     one.signal(Signal::CONT);
     let (asleep, read) = (asleep.await.unwrap(), read.await.unwrap());
-    assert!(asleep.is_err(), "a write was acknowledged by a Primary of the past: {asleep:?}");
-    assert!(read.is_err(), "a linearizable read was answered by a Primary of the past: {read:?}");
+    assert!(
+        asleep.is_err(),
+        "a write was acknowledged by a Primary of the past: {asleep:?}"
+    );
+    assert!(
+        read.is_err(),
+        "a linearizable read was answered by a Primary of the past: {read:?}"
+    );
     for round in 0..20 {
         let written = client.txn(write(&format!("awake-{round}"))).await;
         assert!(written.is_err(), "{written:?}");
@@ -151,5 +174,9 @@ async fn a_first_that_slept_acknowledges_nothing_when_it_wakes() {
     let now = kv(two.clients).range(get("k")).await.unwrap();
     assert_eq!(now.kvs[0].mod_revision(), second);
     let there = kv(two.clients).range(get("asleep")).await.unwrap();
-    assert_eq!(there.kvs, [], "what the sleeper was asked for is not in the log");
+    assert_eq!(
+        there.kvs,
+        [],
+        "what the sleeper was asked for is not in the log"
+    );
 }
