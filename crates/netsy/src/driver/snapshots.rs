@@ -17,8 +17,7 @@ use rules::revision::{Epoch, Revision};
 use tracing::{info, warn};
 
 use super::Driver;
-use crate::bucket::snapshots::Source;
-use crate::bucket::{Bucket, Document};
+use crate::bucket::{self, Bucket, Document};
 use crate::datafile::{Origin, snapshot};
 use crate::standing::now;
 use crate::store::Store;
@@ -51,6 +50,8 @@ pub(super) struct Snapshots {
     looked_at: u64,
     bytes: u64,
     running: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    /// The newest Snapshot that was read back and found good in this life; 0 is none.
+    verified: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Snapshots {
@@ -63,6 +64,7 @@ impl Snapshots {
             looked_at: now(),
             bytes: 0,
             running: std::sync::Arc::default(),
+            verified: std::sync::Arc::default(),
         }
     }
 
@@ -110,6 +112,7 @@ impl Driver {
             store: self.store.clone(),
             origin: self.origin(epoch),
             retention: self.snapshots.policy.retention,
+            verified: std::sync::Arc::clone(&self.snapshots.verified),
         };
         let metrics = std::sync::Arc::clone(&self.metrics);
         self.runtime.spawn(async move {
@@ -146,6 +149,7 @@ struct Work {
     store: Store,
     origin: Origin,
     retention: Duration,
+    verified: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Work {
@@ -155,6 +159,28 @@ impl Work {
             return Err("the register names another epoch".to_owned());
         }
         self.upload(revision).await
+    }
+
+    /// The newest good Snapshot below `newest`: a start falls back to it, so it is read back now unless it
+    /// was before. One that is damaged is named, and counts for nothing.
+    async fn older(&self, newest: Revision) -> Result<Option<Revision>, String> {
+        let text = |failure: bucket::Failure| failure.to_string();
+        let snapshots = self.bucket.list_snapshots().await.map_err(text)?;
+        let verified = Revision(self.verified.load(std::sync::atomic::Ordering::SeqCst));
+        for revision in snapshots.into_iter().rev().filter(|one| *one < newest) {
+            if revision == verified {
+                return Ok(Some(revision));
+            }
+            let source = bucket::snapshots::Source::At(revision);
+            match self.bucket.verify_snapshot(source).await {
+                Ok(_) => return Ok(Some(revision)),
+                Err(damaged @ bucket::Failure::Damaged { .. }) => {
+                    warn!(%damaged, "an older snapshot is damaged: chunks are kept in its place");
+                }
+                Err(failure) => return Err(text(failure)),
+            }
+        }
+        Ok(None)
     }
 
     async fn is_ours(&self, epoch: Epoch) -> Result<bool, String> {
@@ -193,19 +219,16 @@ impl Work {
         Ok(())
     }
 
-    /// Deletes what the two newest Snapshots make superfluous and the retention period has passed by, both
-    /// verified: `newest` just now, the older one here. Returns how many objects went.
+    /// Deletes what nobody needs who starts from the older of the two newest good Snapshots, `newest` being
+    /// just verified, once the retention period has passed. Returns how many objects went.
     async fn clean_up(&self, newest: Revision, epoch: Epoch) -> Result<usize, String> {
-        let text = |failure: crate::bucket::Failure| failure.to_string();
+        let text = |failure: bucket::Failure| failure.to_string();
+        let older = self.older(newest).await?;
+        self.verified
+            .store(newest.0, std::sync::atomic::Ordering::SeqCst);
+        let Some(older) = older else { return Ok(0) };
         let mut snapshots = self.bucket.list_snapshots().await.map_err(text)?;
-        snapshots.retain(|revision| *revision < newest);
-        let Some(older) = snapshots.pop() else {
-            return Ok(0);
-        };
-        self.bucket
-            .verify_snapshot(Source::At(older))
-            .await
-            .map_err(text)?;
+        snapshots.retain(|revision| *revision < older);
         let chunks = self
             .bucket
             .list_chunks(Revision::ZERO)
