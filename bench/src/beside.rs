@@ -197,7 +197,11 @@ impl Beside {
             run: format!("run-{run}-{clients}"),
         };
         let mut measured = [None, None];
-        let order = if run % 2 == 0 { [0, 1] } else { [1, 0] };
+        let order = if run.is_multiple_of(2) {
+            [0, 1]
+        } else {
+            [1, 0]
+        };
         for which in order {
             let (server, handle) = &servers[which];
             let result = load.drive(handle).await?;

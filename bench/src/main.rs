@@ -16,6 +16,8 @@ mod dice;
 mod differ;
 mod kill;
 mod load;
+mod node;
+mod puts;
 mod report;
 mod server;
 mod wire;
@@ -35,6 +37,7 @@ enum Verb {
     Differ(differ::Differ),
     Kill(kill::Kill),
     Load(OneLoad),
+    Puts(puts::Puts),
 }
 
 /// One load at one server, started here in a temporary directory.
@@ -113,6 +116,7 @@ fn main() -> Result<()> {
             Verb::Differ(differ) => differ.run().await,
             Verb::Kill(kill) => kill.run().await,
             Verb::Load(load) => load.run().await,
+            Verb::Puts(puts) => puts.run().await,
         }
     })
 }

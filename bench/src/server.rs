@@ -7,11 +7,13 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 
+use crate::dice::fresh_seed;
 use crate::wire::{Client, get};
 
 /// /proc counts CPU time in these, on every Linux we meet.
@@ -111,6 +113,11 @@ impl Server {
         let log = dir.join(format!("{}.log", kind.name()));
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = kind.command(dir, port)?;
+        // Only what the configuration says: our own variables are no settings of the server.
+        let ours = std::env::vars_os().map(|(name, _)| name);
+        for name in ours.filter(|name| name.as_encoded_bytes().starts_with(b"NETSY_")) {
+            command.env_remove(name);
+        }
         command
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
@@ -235,8 +242,19 @@ pub(crate) fn cpu_micros(pid: &str) -> u64 {
         * TICK_MICROS
 }
 
-/// A loopback port that was free a moment ago.
+/// A loopback port that was free a moment ago. Taken below the range that outgoing connections use, and
+/// never twice in one process.
 pub(crate) fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
-    Ok(listener.local_addr()?.port())
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    const FIRST: u64 = 12_000;
+    const COUNT: u64 = 20_000;
+    let _ = NEXT.compare_exchange(0, 1 + fresh_seed() % COUNT, Relaxed, Relaxed);
+    for _ in 0..COUNT {
+        let port = FIRST + NEXT.fetch_add(1, Relaxed) % COUNT;
+        let port = u16::try_from(port).context("a port beyond 65535")?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port from {FIRST} on is free")
 }

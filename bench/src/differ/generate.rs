@@ -263,12 +263,8 @@ impl Generator {
             _ => TargetUnion::Lease(known_kv.lease + nudge),
         };
         etcd::Compare {
-            result: if self.dice.chance(1) {
-                9
-            } else {
-                self.dice.below(4) as i32
-            },
-            target: if self.dice.chance(1) { 9 } else { target },
+            result: self.dice.below(4) as i32,
+            target,
             key: known_kv.key,
             range_end,
             target_union: (!self.dice.chance(2)).then_some(union),

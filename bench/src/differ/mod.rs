@@ -4,11 +4,11 @@
 //! watches are compared as logs when both have gone quiet. A difference is shrunk by replaying less and
 //! less of the sequence on fresh servers, and the rest is printed and kept in a file for `--replay`.
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fmt, fs};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
 mod compare;
@@ -46,7 +46,7 @@ pub(crate) struct Differ {
     /// The first sequence's seed; drawn and printed by default.
     #[arg(long)]
     seed: Option<u64>,
-    /// Replay the steps of a file instead.
+    /// Replay the steps of a file, or of every file of a directory, instead.
     #[arg(long)]
     replay: Option<PathBuf>,
     /// Where a shrunk sequence is written.
@@ -74,9 +74,9 @@ impl Differ {
         let first = self.seed.unwrap_or_else(fresh_seed);
         let mut found = Vec::new();
         for seed in first..first + self.sequences {
-            let (steps, difference) = self.sequence(&kinds, seed).await?;
+            let (steps, tally, difference) = self.sequence(&kinds, seed).await?;
             let Some(difference) = difference else {
-                println!("seed {seed}: {} steps, no difference", steps.len());
+                println!("seed {seed}: {} steps, no difference: {tally}", steps.len());
                 continue;
             };
             println!(
@@ -118,26 +118,29 @@ impl Differ {
         &self,
         kinds: &[Kind; 2],
         seed: u64,
-    ) -> Result<(Vec<Step>, Option<Difference>)> {
+    ) -> Result<(Vec<Step>, Tally, Option<Difference>)> {
         let mut pair = Pair::start(kinds).await?;
         let reference = Reference::of(&pair.reference_version().await?);
         let mut generator = Generator::new(Dice::new(seed).next(), reference);
         let mut known = Known::default();
-        let mut steps = Vec::new();
+        let (mut steps, mut tally) = (Vec::new(), Tally::default());
         for at in 0..self.steps {
             pair.look(&mut known).await?;
             let step = generator.step(&known);
             steps.push(step.clone());
-            match pair.step(at, &step).await? {
-                Ok(Answer::Grant(grant)) => known
-                    .leases
-                    .extend((grant.id >= 1000 && asked_id(&step)).then_some(grant.id)),
-                Ok(_) => {}
-                Err(difference) => return Ok((steps, Some(difference))),
+            let answer = match pair.step(at, &step).await? {
+                Ok(answer) => answer,
+                Err(difference) => return Ok((steps, tally, Some(difference))),
+            };
+            tally.count(&step, &answer);
+            if let (Step::Grant(asked), Answer::Grant(_)) = (&step, &answer) {
+                known.leases.extend((asked.id != 0).then_some(asked.id));
             }
         }
         let difference = pair.settle(self.steps).await.err();
-        Ok((steps, difference))
+        tally.revision = known.revision;
+        tally.events = pair.events();
+        Ok((steps, tally, difference))
     }
 
     /// Shrinks what was found and writes it to a file; returns a line that names it.
@@ -171,40 +174,117 @@ impl Differ {
         ))
     }
 
-    async fn replay(&self, kinds: &[Kind; 2], file: &PathBuf) -> Result<()> {
-        let text =
-            fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-        let steps = text
-            .lines()
-            .map(Step::from_line)
-            .collect::<Result<Vec<_>>>()?;
-        for step in &steps {
-            println!("  {}", brief(step));
+    /// Replays a file of steps, or every file of a directory.
+    async fn replay(&self, kinds: &[Kind; 2], path: &Path) -> Result<()> {
+        let mut files = vec![path.to_owned()];
+        if path.is_dir() {
+            files = fs::read_dir(path)?
+                .map(|entry| Ok(entry?.path()))
+                .collect::<Result<_>>()?;
+            files.sort();
         }
-        match pair::replay(kinds, &steps).await? {
-            None => println!("{} steps, no difference", steps.len()),
-            Some(difference) => bail!("difference at step {}\n{difference}", difference.at),
+        let mut differing = 0;
+        for file in &files {
+            let text = fs::read_to_string(file);
+            let text = text.with_context(|| format!("reading {}", file.display()))?;
+            let steps = text
+                .lines()
+                .map(Step::from_line)
+                .collect::<Result<Vec<_>>>()?;
+            let Some(difference) = pair::replay(kinds, &steps).await? else {
+                println!("{}: {} steps, no difference", file.display(), steps.len());
+                continue;
+            };
+            differing += 1;
+            println!("{}: difference at step {}", file.display(), difference.at);
+            for step in &steps {
+                println!("  {}", brief(step));
+            }
+            println!("{difference}\n");
         }
+        ensure!(
+            differing == 0,
+            "{differing} of {} replays differ",
+            files.len()
+        );
         Ok(())
     }
 }
 
-fn asked_id(step: &Step) -> bool {
-    matches!(step, Step::Grant(grant) if grant.id != 0)
+/// What a sequence was made of: a run that compares nothing but refusals would prove nothing.
+#[derive(Debug, Default)]
+struct Tally {
+    txns: u64,
+    succeeded: u64,
+    reads: u64,
+    found: u64,
+    refused: u64,
+    watches: u64,
+    events: usize,
+    revision: i64,
 }
 
-/// A step as one readable line, cut where values are long.
-fn brief(step: &Step) -> String {
-    let mut text = format!("{step:?}");
-    if text.len() > 1500 {
-        let cut = (0..=1500)
-            .rev()
-            .find(|at| text.is_char_boundary(*at))
-            .unwrap_or(0);
-        text.truncate(cut);
-        text.push_str(" ...");
+impl Tally {
+    fn count(&mut self, step: &Step, answer: &Answer) {
+        self.txns += u64::from(matches!(step, Step::Txn(_)));
+        self.watches += u64::from(matches!(step, Step::Watch(..)));
+        match answer {
+            Answer::Txn(txn) => self.succeeded += u64::from(txn.succeeded),
+            Answer::Range(range) => {
+                self.reads += 1;
+                self.found += range.kvs.len() as u64;
+            }
+            Answer::Refused(..) => self.refused += 1,
+            _ => {}
+        }
     }
-    text
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} txns ({} succeeded), {} reads of {} keys, {} refusals, {} watches, {} events, to \
+             Revision {}",
+            self.txns,
+            self.succeeded,
+            self.reads,
+            self.found,
+            self.refused,
+            self.watches,
+            self.events,
+            self.revision
+        )
+    }
+}
+
+/// A step or an answer as one readable line: fields at their defaults are left out, long values abridged.
+fn brief(what: &impl fmt::Debug) -> String {
+    let text = format!("{what:?}");
+    let unset = |part: &str| {
+        let (name, value) = part.split_once(": ").unwrap_or_default();
+        let plain = name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        plain && matches!(value, "0" | "false" | "b\"\"" | "[]")
+    };
+    let kept: Vec<String> = text
+        .split(", ")
+        .filter(|part| !unset(part))
+        .map(abridged)
+        .collect();
+    kept.join(", ")
+}
+
+/// A part of a line, its middle left out if it is long.
+fn abridged(part: &str) -> String {
+    let letters: Vec<char> = part.chars().collect();
+    if letters.len() <= 160 {
+        return part.to_owned();
+    }
+    let (start, end) = (&letters[..70], &letters[letters.len() - 30..]);
+    let (start, end): (String, String) = (start.iter().collect(), end.iter().collect());
+    format!("{start} ... {} letters ... {end}", letters.len() - 100)
 }
 
 /// How long a fresh server may take to be ready.

@@ -120,7 +120,7 @@ impl Pair {
             return Ok(Err(Difference {
                 at,
                 what: brief(step),
-                reference: format!("{reference:?}"),
+                reference: brief(&reference),
                 subject: format!(
                     "the process ended with {status}:\n{}",
                     self.servers[1].log_end()
@@ -131,8 +131,8 @@ impl Pair {
             return Ok(Err(Difference {
                 at,
                 what: brief(step),
-                reference: shown(&normal(step, reference)),
-                subject: shown(&normal(step, subject)),
+                reference: brief(&normal(step, reference)),
+                subject: brief(&normal(step, subject)),
             }));
         }
         self.await_reply(step, replies).await;
@@ -163,6 +163,14 @@ impl Pair {
                 self.subject.replied(before + 1)
             );
         }
+    }
+
+    /// Events that the reference's watches delivered.
+    pub(crate) fn events(&self) -> usize {
+        let deliveries = self.reference.deliveries();
+        let all = deliveries.values().flatten();
+        all.filter(|delivery| matches!(delivery, Delivery::Event { .. }))
+            .count()
     }
 
     /// Waits until the watches of both have delivered the same.
@@ -213,8 +221,8 @@ fn watch_difference(at: usize, reference: &Deliveries, subject: &Deliveries) -> 
         return Difference {
             at,
             what: format!("watch {id} of stream {stream}, after {same} equal deliveries"),
-            reference: shown(&right[same..].iter().take(3).collect::<Vec<_>>()),
-            subject: shown(&got[same..].iter().take(3).collect::<Vec<_>>()),
+            reference: brief(&right[same..].iter().take(3).collect::<Vec<_>>()),
+            subject: brief(&got[same..].iter().take(3).collect::<Vec<_>>()),
         };
     }
     let what = "watches that agree after all".to_owned();
@@ -224,14 +232,4 @@ fn watch_difference(at: usize, reference: &Deliveries, subject: &Deliveries) -> 
         reference: String::new(),
         subject: String::new(),
     }
-}
-
-/// Both sides as text, cut where values are long.
-fn shown(what: &impl fmt::Debug) -> String {
-    let text = format!("{what:?}");
-    let cut = text
-        .char_indices()
-        .nth(3000)
-        .map_or(text.len(), |(at, _)| at);
-    text[..cut].to_owned()
 }

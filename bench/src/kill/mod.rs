@@ -17,6 +17,7 @@ mod replay;
 
 use crate::chain::{Bucket, Chain};
 use crate::dice::{Dice, fresh_seed};
+use crate::node::{Place, Placed, disk, s3_endpoint};
 use crate::server::{Kind, Server, free_port};
 use crate::wire::datafile::RecordKind;
 use clients::Shared;
@@ -58,15 +59,6 @@ pub(crate) struct Kill {
     /// Where everything lies; a temporary directory by default, kept after a violation.
     #[arg(long)]
     dir: Option<PathBuf>,
-}
-
-/// Where the bucket is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Place {
-    /// Local files.
-    Local,
-    /// NETSY_TEST_S3_ENDPOINT and NETSY_TEST_S3_BUCKET.
-    S3,
 }
 
 /// What happens to the Node's disk.
@@ -119,45 +111,16 @@ impl Kill {
 impl Trial {
     fn new(options: Kill, dir: PathBuf, seed: u64) -> Result<Trial> {
         let port = free_port()?;
-        let prefix = format!("kill-{seed}");
-        let (settings, bucket, env) = match options.bucket {
-            Place::Local => {
-                let path = dir.join("bucket");
-                std::fs::create_dir_all(&path)?;
-                let settings = format!("url = \"file://{}\"\n", path.display());
-                (settings, Bucket::local(&path)?, Vec::new())
-            }
-            Place::S3 => {
-                let variable = |name: &str| {
-                    std::env::var(name)
-                        .with_context(|| format!("{name} is not set; run this under .ci/s3"))
-                };
-                let endpoint = variable("NETSY_TEST_S3_ENDPOINT")?;
-                let name = variable("NETSY_TEST_S3_BUCKET")?;
-                let settings = format!(
-                    "url = \"s3://{name}/{prefix}\"\nendpoint = \"{endpoint}\"\nallow_http = true\nregion = \"us-east-1\"\n"
-                );
-                let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
-                let env = keys
-                    .iter()
-                    .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
-                (
-                    settings,
-                    Bucket::s3(&endpoint, &name, &prefix)?,
-                    env.collect(),
-                )
-            }
+        let placed = match options.bucket {
+            Place::Local => Placed::local(&dir)?,
+            Place::S3 => Placed::s3(&format!("kill-{seed}"), &s3_endpoint()?)?,
         };
-        let config = dir.join("netsy.toml");
-        std::fs::write(
-            &config,
-            configuration(&dir, port, &settings, options.snapshot),
-        )?;
-        let kind = Kind::Serve {
-            binary: options.netsy.clone(),
-            config,
-            env,
-        };
+        let snapshots = format!(
+            "[snapshots]\nrecords = {}\ncheck_interval = \"500ms\"\n",
+            options.snapshot
+        );
+        let kind = placed.serve(&options.netsy, &dir, port, &snapshots)?;
+        let bucket = placed.bucket;
         let (dice, chain) = (Dice::new(seed), Chain::default());
         Ok(Trial {
             options,
@@ -336,7 +299,7 @@ impl Trial {
         if !delete {
             return Ok("disk kept");
         }
-        remove(&self.dir.join("node"))?;
+        remove(&disk(&self.dir))?;
         Ok("disk deleted")
     }
 
@@ -360,17 +323,4 @@ fn remove(dir: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// The file for `netsy serve`: a single Node on loopback with frequent Snapshots and a quick Elector.
-fn configuration(dir: &Path, port: u16, bucket: &str, snapshot: u64) -> String {
-    format!(
-        "cluster_id = \"kill\"\nnode_id = \"node-1\"\ndata_dir = \"{}\"\n\
-         [bucket]\n{bucket}\
-         [client]\nlisten = \"127.0.0.1:{port}\"\n\
-         [http]\nlisten = \"127.0.0.1:0\"\n\
-         [elector]\nrenew_interval = \"300ms\"\ntimeout = \"1s\"\n\
-         [snapshots]\nrecords = {snapshot}\ncheck_interval = \"500ms\"\n",
-        dir.join("node").display()
-    )
 }

@@ -7,6 +7,8 @@ pub mod config;
 pub mod datafile;
 pub mod driver;
 pub mod exit;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod greeting;
 pub mod http;
 mod run;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use netsy::admin::certs;
@@ -15,6 +15,10 @@ use netsy::exit::RunError;
 use netsy::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// A signal this soon after the first is the same one: `timeout`, shells and supervisors tell a process and then
+/// its whole group.
+const ECHO: Duration = Duration::from_millis(200);
 
 /// A replicated key-value server that speaks the etcd API Kubernetes needs and lives in a bucket.
 #[derive(Parser)]
@@ -335,19 +339,27 @@ fn watch_signals(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>,
         listen(SignalKind::interrupt())?,
     );
     Ok(tokio::spawn(async move {
+        let mut first: Option<Instant> = None;
         loop {
             let code = tokio::select! {
                 _ = terminate.recv() => 143,
                 _ = interrupt.recv() => 130,
             };
-            if stop.is_cancelled() {
-                eprintln!(
-                    "netsy: ended at once by a second signal; the next start recovers as after a crash"
-                );
-                std::process::exit(code);
+            match first {
+                None => {
+                    first = Some(Instant::now());
+                    tracing::info!("told to stop; draining, a second signal ends at once");
+                    stop.cancel();
+                }
+                Some(first) if first.elapsed() < ECHO => {}
+                Some(_) => {
+                    eprintln!(
+                        "netsy: ended at once by a second signal; the next start recovers as \
+                         after a crash"
+                    );
+                    std::process::exit(code);
+                }
             }
-            tracing::info!("told to stop; draining, a second signal ends at once");
-            stop.cancel();
         }
     }))
 }

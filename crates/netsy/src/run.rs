@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::bucket::{self, Bucket};
-use crate::config::Config;
+use crate::config::{Config, WhenDegraded};
 use crate::driver::{self, Ended, Parts, Registration};
 use crate::exit::RunError;
 use crate::standing::{Board, Handle, HealthState, PrimaryState, Standing};
@@ -211,50 +211,14 @@ async fn serve(
         tls,
         clients,
     } = doors;
-    let settings = settings(config);
     let closing = CancellationToken::new();
     let view = Arc::clone(&started.restored.view);
     let (handle, requests) = Handle::new(view, Arc::clone(&board), closing.clone());
-    let identity = Identity {
-        node_id: config.node_id.clone(),
-        incarnation: started.incarnation,
-        boot: bucket::fresh_mark(),
-    };
-    let seed = u64::from_str_radix(&bucket::fresh_mark()[..16], 16).unwrap_or(1);
-    let restored = started.restored;
-    let address = registration.peer_urls.first().cloned().unwrap_or_default();
     let reloads = Arc::clone(&metrics);
-    let parts = Parts {
-        node: Node::new(
-            identity,
-            settings,
-            restored.log,
-            restored.promised,
-            address,
-            seed,
-        ),
-        view: restored.view,
-        store: started.store,
-        bucket: started.bucket,
-        board,
-        metrics,
-        tail: restored.tail,
-        registration,
-        cluster_id: config.cluster_id.clone(),
-        chunk_bytes_max: usize::try_from(config.chunks.max_bytes).unwrap_or(usize::MAX),
-        chunk_records_max: usize::try_from(config.chunks.max_records).unwrap_or(usize::MAX),
-        snapshots: driver::SnapshotPolicy {
-            records: config.snapshots.records.unwrap_or(0),
-            bytes: config.snapshots.bytes.unwrap_or(0),
-            age: config.snapshots.age.unwrap_or_default(),
-            retention: config.snapshots.retention,
-            check_interval: config.snapshots.check_interval,
-        },
-        silence_max: SILENCE_MAX,
-        elector_timeout: config.elector.timeout,
-    };
+    let parts = parts(config, started, registration, board, metrics);
     let mut limits = api::Limits::default();
     limits.watch.progress_every = config.watch.progress_interval;
+    limits.request_bytes = usize::try_from(config.limits.request_bytes).unwrap_or(usize::MAX);
     let acceptor = tls.as_ref().map(|tls| tls.shared());
     let reload = tls.map(|tls| {
         tokio::spawn(tls.reload_when_changed(crate::tls::RELOAD_EVERY, reloads, closing.clone()))
@@ -277,6 +241,49 @@ async fn serve(
     }
     let _ = door.await;
     end(ended.ok(), grace)
+}
+
+/// What the driver is made of.
+fn parts(
+    config: &Config,
+    started: Started,
+    registration: Registration,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+) -> Parts {
+    let identity = Identity {
+        node_id: config.node_id.clone(),
+        incarnation: started.incarnation,
+        boot: bucket::fresh_mark(),
+    };
+    let seed = u64::from_str_radix(&bucket::fresh_mark()[..16], 16).unwrap_or(1);
+    let restored = started.restored;
+    let (log, promised) = (restored.log, restored.promised);
+    let address = registration.peer_urls.first().cloned().unwrap_or_default();
+    Parts {
+        node: Node::new(identity, settings(config), log, promised, address, seed),
+        view: restored.view,
+        store: started.store,
+        bucket: started.bucket,
+        board,
+        metrics,
+        tail: restored.tail,
+        registration,
+        cluster_id: config.cluster_id.clone(),
+        chunk_bytes_max: usize::try_from(config.chunks.max_bytes).unwrap_or(usize::MAX),
+        chunk_records_max: usize::try_from(config.chunks.max_records).unwrap_or(usize::MAX),
+        snapshots: driver::SnapshotPolicy {
+            newest: restored.snapshot,
+            records: config.snapshots.records.unwrap_or(0),
+            bytes: config.snapshots.bytes.unwrap_or(0),
+            age: config.snapshots.age.unwrap_or_default(),
+            retention: config.snapshots.retention,
+            check_interval: config.snapshots.check_interval,
+        },
+        silence_max: SILENCE_MAX,
+        answers_stale: config.reads.when_degraded == WhenDegraded::Stale,
+        elector_timeout: config.elector.timeout,
+    }
 }
 
 fn settings(config: &Config) -> Settings {

@@ -110,14 +110,10 @@ pub struct Metrics {
     pub snapshot_revision: Gauge,
     /// Primary elections this Node ran as the Elector.
     pub elections: Outcomes,
-    /// Open Watch streams.
-    pub watchers: Gauge,
     /// Watches on them.
     pub watches: Gauge,
     /// Watches that read history because they are behind.
     pub watches_lagging: Gauge,
-    /// Events sent to watches.
-    pub watch_events: Counter,
     /// Linearizable reads that a Degraded Node answered from what it had (`reads.when_degraded = "stale"`).
     pub stale_reads: Counter,
     /// New certificates taken, or not.
@@ -205,10 +201,8 @@ impl Metrics {
             snapshot_seconds: add(r, "netsy_primary_snapshot_creation_duration_seconds", "Seconds a Snapshot took", Histogram::new(exponential_buckets(0.05, 2.0, 14))),
             snapshot_revision: new(r, "netsy_snapshot_revision", "Revision of the newest verified Snapshot"),
             elections: outcomes(r, "netsy_elector_primary_elections_total", "Primary elections run by this Node by result (ok, failed)"),
-            watchers: new(r, "netsy_watchers", "Open Watch streams"),
             watches: new(r, "netsy_watches", "Watches on open streams"),
             watches_lagging: new(r, "netsy_watches_lagging", "Watches that are behind and read history"),
-            watch_events: new(r, "netsy_watch_events_total", "Events sent to watches"),
             stale_reads: new(r, "netsy_stale_reads_total", "Linearizable reads answered stale by a Degraded Node"),
             tls_reloads: outcomes(r, "netsy_tls_reloads_total", "Changed certificate files by result (ok, failed)"),
             registry: Registry::default(),

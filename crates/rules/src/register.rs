@@ -7,9 +7,22 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use crate::revision::Epoch;
+
+/// Reads a number of a document. Half of what 64 bits hold is more than any count reaches, and leaves room
+/// to count on: a document that says more is not one of ours, and must not make us wrap around.
+///
+/// # Errors
+/// If it is no number, or not below 2^63.
+pub fn countable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let number = u64::deserialize(deserializer)?;
+    if number > i64::MAX as u64 {
+        return Err(D::Error::custom("a number is not below 2^63"));
+    }
+    Ok(number)
+}
 
 /// What the store calls this version of a document (an etag, a generation). Opaque; only compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +72,7 @@ pub struct Voter {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
     /// Raised by every swap.
+    #[serde(deserialize_with = "countable")]
     pub seq: u64,
     /// Random, fresh at every swap.
     pub mark: String,
@@ -73,6 +87,7 @@ pub struct Register {
     /// Receipts wanted: -1 majority, 0 none (bucket path), K static.
     pub quorum: i32,
     /// Length of the read lease in milliseconds; 0 is off.
+    #[serde(deserialize_with = "countable")]
     pub lease: u64,
 }
 
@@ -88,10 +103,12 @@ impl Register {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lock {
     /// Raised by every swap.
+    #[serde(deserialize_with = "countable")]
     pub seq: u64,
     /// Random, fresh at every swap.
     pub mark: String,
     /// Raised by every take-over.
+    #[serde(deserialize_with = "countable")]
     pub elector_epoch: u64,
     /// The Elector; none after it resigned.
     pub elector: Option<Identity>,

@@ -50,7 +50,7 @@ impl fmt::Display for Revision {
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
-pub struct Epoch(pub u64);
+pub struct Epoch(#[serde(deserialize_with = "crate::register::countable")] pub u64);
 
 impl Epoch {
     /// Before the first tenure.

@@ -374,7 +374,16 @@ impl Op {
     fn check_revision(&self, base: Revision, floor: Revision) -> Result<(), Refusal> {
         match self {
             Op::Range { revision, .. } if *revision > base.wire() => Err(Refusal::FutureRevision),
-            Op::Range { revision, .. } if (1..floor.wire()).contains(revision) => {
+            // Inside a Txn a negative Revision is compacted, too; etcd's floor is -1 before any compaction.
+            Op::Range { revision, .. }
+                if *revision != 0
+                    && *revision
+                        < if floor == Revision::ZERO {
+                            -1
+                        } else {
+                            floor.wire()
+                        } =>
+            {
                 Err(Refusal::Compacted { floor })
             }
             _ => Ok(()),

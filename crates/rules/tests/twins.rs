@@ -196,7 +196,12 @@ fn naive_decide(txn: &Txn, world: &World) -> Result<Decision, Refusal> {
             if *revision > world.last as i64 {
                 return Err(Refusal::FutureRevision);
             }
-            if *revision > 0 && *revision < world.floor as i64 {
+            let lowest = if world.floor == 0 {
+                -1
+            } else {
+                world.floor as i64
+            };
+            if *revision != 0 && *revision < lowest {
                 return Err(Refusal::Compacted {
                     floor: Revision(world.floor),
                 });

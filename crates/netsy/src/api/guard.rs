@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use tracing::error;
 
 use super::metrics::Call;
-use super::{MAX_MESSAGE_BYTES, Metrics, status};
+use super::{Metrics, status};
 use crate::standing::Handle;
 
 /// What the guard looks at.
@@ -119,9 +119,10 @@ fn correct(headers: &mut HeaderMap, path: &str) -> Option<Code> {
 /// etcd's words for a message over the limit, if `told` are tonic's.
 fn too_large(told: &str) -> Option<Status> {
     let found = told.strip_prefix("Error, decoded message length too large: found ")?;
-    let bytes = found.split(' ').next()?;
+    let (bytes, limit) = found.split_once(" bytes, the limit is: ")?;
+    let limit = limit.split(' ').next()?;
     Some(Status::resource_exhausted(format!(
-        "grpc: received message larger than max ({bytes} vs. {MAX_MESSAGE_BYTES})"
+        "grpc: received message larger than max ({bytes} vs. {limit})"
     )))
 }
 

@@ -11,7 +11,7 @@ use super::proto::etcdserverpb::kv_server;
 use super::proto::etcdserverpb::{
     RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
 };
-use super::{Door, MAX_REQUEST_BYTES, range, status, txn};
+use super::{Door, range, status, txn};
 
 /// Answers KV from the view, and brings Txns to the driver.
 pub(super) struct Kv(pub(super) Door);
@@ -35,7 +35,7 @@ impl Kv {
         wanted.check()?;
         txn::check_sorting(&request)?;
         let bytes = request.encoded_len();
-        if bytes > MAX_REQUEST_BYTES {
+        if bytes > self.0.limits.request_bytes {
             return Err(Refusal::RequestTooLarge);
         }
         self.0.ready()?;

@@ -22,10 +22,10 @@ mod maintenance;
 pub mod metrics;
 mod pages;
 pub mod proto;
-mod range;
+pub(crate) mod range;
 mod server;
 pub mod status;
-mod txn;
+pub(crate) mod txn;
 pub mod unsupported;
 mod watch;
 
@@ -42,8 +42,8 @@ pub const VERSION: &str = "3.6.11";
 pub const CLUSTER_VERSION: &str = "3.6.0";
 /// Largest serialized Txn, in bytes: etcd's default.
 pub const MAX_REQUEST_BYTES: usize = 3 << 19;
-/// Largest gRPC message taken in, in bytes: etcd allows 512 KiB around a request.
-pub const MAX_MESSAGE_BYTES: usize = MAX_REQUEST_BYTES + (512 << 10);
+/// What a message may be larger than the largest request, in bytes; etcd's own allowance.
+pub const MESSAGE_ROOM: usize = 512 << 10;
 
 /// The RPCs served, as (service, RPC). What is not here is in [`unsupported::TABLE`].
 pub const SUPPORTED: &[(&str, &str)] = &[
@@ -62,6 +62,8 @@ pub const SUPPORTED: &[(&str, &str)] = &[
 pub struct Limits {
     /// How long a Txn or a linearizable read may take to settle before it answers `request timed out`.
     pub answer_within: Duration,
+    /// The largest Txn, in bytes of its encoding.
+    pub request_bytes: usize,
     /// How long a TLS handshake may take.
     pub handshake_within: Duration,
     /// How long requests under way may take to end once the Node closes.
@@ -80,6 +82,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             answer_within: Duration::from_secs(7),
+            request_bytes: MAX_REQUEST_BYTES,
             handshake_within: Duration::from_secs(10),
             close_within: Duration::from_secs(5),
             waiting_bytes: 256 << 20,

@@ -129,7 +129,7 @@ fn check(request: &RangeRequest) -> Result<RangeQuery, Refusal> {
     };
     if !by_key {
         return Err(Refusal::Unsupported(
-            "etcdserver: RangeStream does not support custom sort orders".into(),
+            "RangeStream does not support custom sort orders".into(),
         ));
     }
     let filters = [
@@ -140,7 +140,7 @@ fn check(request: &RangeRequest) -> Result<RangeQuery, Refusal> {
     ];
     if filters.iter().any(|bound| *bound != 0) {
         return Err(Refusal::Unsupported(
-            "etcdserver: RangeStream does not support revision filters".into(),
+            "RangeStream does not support revision filters".into(),
         ));
     }
     query.order = SortOrder::None;

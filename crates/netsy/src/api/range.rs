@@ -14,7 +14,7 @@ use crate::view::{RangeAnswer, RangeQuery, SortOrder, SortTarget, View};
 ///
 /// # Errors
 /// `EmptyKey`, and `InvalidSortOption` for numbers outside etcd's enums.
-pub(super) fn query(request: &RangeRequest) -> Result<RangeQuery, Refusal> {
+pub(crate) fn query(request: &RangeRequest) -> Result<RangeQuery, Refusal> {
     if request.key.is_empty() {
         return Err(Refusal::EmptyKey);
     }

@@ -41,7 +41,7 @@ use super::proto::etcdserverpb::lease_server::LeaseServer;
 use super::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use super::proto::etcdserverpb::watch_server::WatchServer;
 use super::watch::Watch;
-use super::{CLUSTER_VERSION, Door, Limits, MAX_MESSAGE_BYTES, Metrics, VERSION, unsupported};
+use super::{CLUSTER_VERSION, Door, Limits, MESSAGE_ROOM, Metrics, VERSION, unsupported};
 use crate::standing::{Handle, HealthState};
 
 /// The TLS configuration of the client port. Store another one to swap certificates: connections already
@@ -122,10 +122,11 @@ fn router(door: Door, metrics: Metrics) -> Router {
 
 /// The generated services. What they send is as long as it is; what they take is bounded.
 fn services(door: Door) -> Router {
+    let message_bytes = door.limits.request_bytes + MESSAGE_ROOM;
     macro_rules! bounded {
         ($server:expr) => {
             $server
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_decoding_message_size(message_bytes)
                 .max_encoding_message_size(usize::MAX)
         };
     }

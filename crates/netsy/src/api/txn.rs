@@ -27,7 +27,7 @@ use crate::view::RangeQuery;
 ///
 /// # Errors
 /// `Unsupported` for compares with numbers outside etcd's enums.
-pub(super) fn from_wire(request: &TxnRequest) -> Result<Txn, Refusal> {
+pub(crate) fn from_wire(request: &TxnRequest) -> Result<Txn, Refusal> {
     Ok(Txn {
         compares: request
             .compare
@@ -113,7 +113,7 @@ fn op(wire: &RequestOp) -> Op {
 ///
 /// # Errors
 /// `InvalidSortOption`.
-pub(super) fn check_sorting(request: &TxnRequest) -> Result<(), Refusal> {
+pub(crate) fn check_sorting(request: &TxnRequest) -> Result<(), Refusal> {
     for op in request.success.iter().chain(&request.failure) {
         if let Some(WireOp::RequestRange(request)) = &op.request {
             range::query(request)?;

@@ -20,7 +20,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     (
         "KV",
         "Compact",
-        "history is compacted by the cluster itself, by its retention settings",
+        "history is not compacted: every revision stays readable",
     ),
     ("Lease", "LeaseRevoke", LEASES),
     ("Lease", "LeaseKeepAlive", LEASES),
@@ -42,17 +42,17 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     (
         "Maintenance",
         "Hash",
-        "compare nodes with `netsy admin verify`",
+        "every record and file carries a crc, which is checked when it is read",
     ),
     (
         "Maintenance",
         "HashKV",
-        "compare nodes with `netsy admin verify`",
+        "every record and file carries a crc, which is checked when it is read",
     ),
     (
         "Maintenance",
         "Snapshot",
-        "the bucket is the backup: copy it, or use `netsy admin`",
+        "the bucket is the backup: copy it",
     ),
     (
         "Maintenance",

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -27,7 +28,8 @@ use object_store::{
     MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result,
 };
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 
 const STORE: &str = "LocalFiles";
 /// Objects up to this many bytes have a tag. Documents are far smaller.
@@ -205,10 +207,39 @@ fn untagged(meta: ObjectMeta) -> ObjectMeta {
 
 /// Writes `target` unless it is there. When it is, its name is durable before the caller hears so.
 fn create(target: &FilePath, payload: &PutPayload) -> io::Result<()> {
+    if let Some(linked) = create_unnamed(target, payload) {
+        return linked;
+    }
     let staged = Staged::write(target, payload)?;
     match fs::hard_link(&staged.path, target) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         linked => sync_folder(folder_of(target)).and(linked),
+    }
+}
+
+/// [`create`] by way of a file that never had another name, which spares the folder two changes. `None`
+/// where the file system cannot, or the folder is not there yet.
+fn create_unnamed(target: &FilePath, payload: &PutPayload) -> Option<io::Result<()>> {
+    let (flags, mode) = (
+        OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC,
+        Mode::from(0o600),
+    );
+    let mut file = File::from(rustix::fs::open(folder_of(target), flags, mode).ok()?);
+    let written = payload
+        .iter()
+        .try_for_each(|piece| file.write_all(piece))
+        .and_then(|()| file.sync_data());
+    if let Err(error) = written {
+        return Some(Err(error));
+    }
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match rustix::fs::linkat(CWD, &unnamed, CWD, target, AtFlags::SYMLINK_FOLLOW) {
+        Ok(()) => Some(sync_folder(folder_of(target))),
+        Err(Errno::EXIST) => {
+            let there = io::Error::from(ErrorKind::AlreadyExists);
+            Some(sync_folder(folder_of(target)).and(Err(there)))
+        }
+        Err(_) => None,
     }
 }
 

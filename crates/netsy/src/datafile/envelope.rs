@@ -83,10 +83,7 @@ impl Header {
                 cluster_id: header.cluster_id,
                 node_id: header.leader_id,
                 epoch: Epoch(header.epoch),
-                created_at: created_at
-                    .seconds
-                    .saturating_mul(1_000_000_000)
-                    .saturating_add(i64::from(created_at.nanos)),
+                created_at: wire::nanoseconds(created_at.seconds, i64::from(created_at.nanos)),
             },
         })
     }

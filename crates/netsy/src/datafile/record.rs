@@ -186,5 +186,5 @@ fn time(bytes: &[u8]) -> Result<i64, Malformed> {
             _ => {}
         }
     }
-    Ok(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+    Ok(wire::nanoseconds(seconds, nanos))
 }

@@ -1,4 +1,6 @@
 //! The format against prost, against the ancestor's bytes, and against every kind of damage.
+//!
+//! Also where other rooms' tests get their Records from.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -258,6 +260,29 @@ fn the_ancestors_chunk_is_read() {
 }
 
 #[test]
+fn the_first_and_the_last_moment_come_back() {
+    for created_at in [i64::MIN, i64::MIN + 1, -1, i64::MAX] {
+        let record = Record {
+            created_at,
+            ..write(1, 1).record
+        };
+        assert_eq!(record::decode(&record::encode(&record)), Ok(record));
+    }
+}
+
+/// Other writers may put a Record's crc anywhere; its bytes are kept, and the files they go to are good.
+#[test]
+fn a_crc_that_stands_elsewhere_is_taken_on() {
+    let bytes = write(1, 1).bytes;
+    let front = 1 + wire::varint(&bytes[1..]).unwrap().unwrap().1;
+    let moved = Bytes::from([&bytes[front..], &bytes[..front]].concat());
+    let moved = Encoded::read(moved).unwrap();
+    let file = chunk::encode(&origin(), &[moved.clone(), write(2, 1)]);
+    let chunk = chunk::decode(&name(1), &file, "blue").unwrap();
+    assert_eq!(chunk.records, [moved, write(2, 1)]);
+}
+
+#[test]
 fn our_own_chunk_stays_as_it_is() {
     let bytes = chunk::encode(&origin(), &[opening(1, 3), write(2, 3)]);
     let golden = unhex(
@@ -359,93 +384,57 @@ fn errors_name_the_object_the_offset_and_the_record() {
     assert!(!text.contains("registry"));
 }
 
-/// One line per lie a file can tell with every crc right.
-#[test]
-fn a_lie_is_refused() {
-    let encoded = |log: &[Encoded]| chunk::encode(&origin(), log);
-    let cases: Vec<(&str, String, Bytes)> = vec![
-        ("named by its first", name(2), encoded(&[write(1, 1)])),
-        (
-            "named by its first",
-            "chunks/1.netsy".to_owned(),
-            encoded(&[write(1, 1)]),
-        ),
-        (
-            "epoch 1 follows epoch 2",
-            name(1),
-            encoded(&[write(1, 2), write(2, 1)]),
-        ),
-        ("kind KIND_SNAPSHOT", name(1), snapshot_of(&[write(1, 1)])),
+/// One line per lie a file can tell with every crc right: the words of the error, the name, the bytes.
+fn lies() -> Vec<(&'static str, String, Bytes)> {
+    let told = |log: &[Encoded]| chunk::encode(&origin(), log);
+    let header = |change: fn(&mut proto::FileHeader)| file(change, &[write(1, 1)]);
+    let ones = [
+        ("named by its first", told(&[write(2, 1)])),
+        ("epoch 1 follows epoch 2", told(&[write(1, 2), write(2, 1)])),
+        ("kind KIND_SNAPSHOT", snapshot_of(&[write(1, 1)])),
         (
             "it follows Record 1",
-            name(1),
             file(|_| (), &[write(1, 1), write(3, 1)]),
         ),
-        (
-            "announces Record 5 first",
-            name(1),
-            file(|h| h.first_revision = 5, &[write(1, 1)]),
-        ),
-        (
-            "schema version 2",
-            name(1),
-            file(|h| h.schema_version = 2, &[write(1, 1)]),
-        ),
-        (
-            "compression is 0",
-            name(1),
-            file(|h| h.compression = 0, &[write(1, 1)]),
-        ),
-        (
-            "compression is 9",
-            name(1),
-            file(|h| h.compression = 9, &[write(1, 1)]),
-        ),
-        (
-            "KIND_UNKNOWN",
-            name(1),
-            file(|h| h.kind = 77, &[write(1, 1)]),
-        ),
-        (
-            "`records_count` is neg",
-            name(1),
-            file(|h| h.records_count = -1, &[write(1, 1)]),
-        ),
-        (
-            "announces no Record",
-            name(1),
-            file(|h| h.records_count = 0, &[]),
-        ),
-        (
-            "field 3 does not hold",
-            name(1),
-            file(|h| h.records_count = 3, &[write(1, 1)]),
-        ),
+        ("announces Record 5 first", header(|h| h.first_revision = 5)),
+        ("schema version 2", header(|h| h.schema_version = 2)),
+        ("compression is 0", header(|h| h.compression = 0)),
+        ("compression is 9", header(|h| h.compression = 9)),
+        ("KIND_UNKNOWN", header(|h| h.kind = 77)),
+        ("`records_count` is neg", header(|h| h.records_count = -1)),
+        ("announces no Record", file(|h| h.records_count = 0, &[])),
+        ("field 3 does not hold", header(|h| h.records_count = 3)),
         (
             "crc",
-            name(1),
             file(|h| h.records_count = 1, &[write(1, 1), write(2, 1)]),
         ),
-        (
-            "cluster `red`",
-            name(1),
-            file(|h| h.cluster_id = "red".into(), &[write(1, 1)]),
-        ),
+        ("cluster `red`", header(|h| h.cluster_id = "red".into())),
     ];
-    for (why, object, bytes) in cases {
+    let mut lies: Vec<_> = ones
+        .into_iter()
+        .map(|(words, bytes)| (words, name(1), bytes))
+        .collect();
+    lies.push((
+        "named by its first",
+        "chunks/1.netsy".to_owned(),
+        told(&[write(1, 1)]),
+    ));
+    lies
+}
+
+#[test]
+fn a_lie_is_refused() {
+    for (why, object, bytes) in lies() {
         let damaged = chunk::decode(&object, &bytes, "blue").unwrap_err();
         assert!(damaged.why.contains(why), "{why}: {damaged}");
     }
-    let damaged = read_snapshot(
-        "snapshots/0000000000000000009.netsy",
-        &snapshot_of(&[write(8, 1)]),
-        99,
-    );
+    let snapshot = snapshot_of(&[write(8, 1)]);
+    let damaged = read_snapshot("snapshots/0000000000000000009.netsy", &snapshot, 99).unwrap_err();
     assert!(
         damaged
-            .unwrap_err()
             .why
-            .contains("named by its last Record, and that is 8")
+            .contains("named by its last Record, and that is 8"),
+        "{damaged}"
     );
 }
 

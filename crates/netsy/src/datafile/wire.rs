@@ -44,6 +44,13 @@ pub(super) fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
+/// A google.protobuf.Timestamp as nanoseconds since 1970; beyond what 64 bits hold, the nearest.
+pub(super) fn nanoseconds(seconds: i64, nanos: i64) -> i64 {
+    let exact = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    let nearest = exact.clamp(i128::from(i64::MIN), i128::from(i64::MAX));
+    i64::try_from(nearest).expect("clamped to what 64 bits hold")
+}
+
 /// Appends `value` as a varint.
 pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {

@@ -53,7 +53,9 @@ impl Writer {
         }
         self.count += 1;
         self.last = revision;
-        self.digest.update(without_crc(&record.bytes));
+        let (before, after) = around_crc(&record.bytes);
+        self.digest.update(before);
+        self.digest.update(after);
         let mut length = Vec::with_capacity(4);
         wire::put_varint(&mut length, record.bytes.len() as u64);
         self.write(&length);
@@ -101,13 +103,12 @@ impl Writer {
     }
 }
 
-/// A Record's encoding without its crc, which stands first if it is there at all.
-fn without_crc(bytes: &[u8]) -> &[u8] {
-    match bytes.split_first() {
-        Some((8, rest)) => match wire::varint(rest) {
-            Ok(Some((_, length))) => &rest[length..],
-            _ => rest,
-        },
-        _ => bytes,
+/// A Record's encoding before and after its crc field. Ours stands first, or is not there when it is 0;
+/// other writers may have put it anywhere.
+fn around_crc(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let mut fields = wire::Fields::of(bytes).map_while(Result::ok);
+    match fields.find(|field| field.number == 1) {
+        Some(field) => (&bytes[..field.at.start], &bytes[field.at.end..]),
+        None => (bytes, &[]),
     }
 }

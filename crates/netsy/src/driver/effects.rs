@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -71,6 +71,7 @@ impl Driver {
             Effect::Release(committed) => self.release(committed),
             Effect::Lease(until) => self.board.set_lease(until),
             Effect::FailPending => {
+                self.batch_urgent = true;
                 for waiting in self.waiting.drain(..) {
                     let _ = waiting.reply.send(Err(Refusal::LeaderChanged));
                 }
@@ -88,6 +89,7 @@ impl Driver {
 
     /// Cuts the log: what waits for the disk goes first, so that the order stays.
     fn truncate(&mut self, last: Revision) {
+        self.batch_urgent = true;
         self.send_batch();
         self.generation += 1;
         self.view.truncate(last);
@@ -153,9 +155,18 @@ impl Driver {
         input: fn(Result<Option<Held<T>>, ()>) -> Input,
     ) {
         let versions = self.versions.clone();
+        let metrics = Arc::clone(&self.metrics);
         self.spawn(|bucket| async move {
             let name = document.location();
-            match bucket.read(&document).await {
+            let began = Instant::now();
+            let read = bucket.read(&document).await;
+            let result = match &read {
+                Ok(Some(_)) => "ok",
+                Ok(None) => "missing",
+                Err(_) => "failed",
+            };
+            metrics.bucket_read(kind_of(&document), result, began.elapsed());
+            match read {
                 Ok(found) => match found.map(|found| versions.hold(&name, found)).transpose() {
                     Ok(held) => input(Ok(held)),
                     // It says nothing about the log: whoever mends it need not start this Node again.
@@ -182,13 +193,19 @@ impl Driver {
     ) {
         let body = serde_json::to_vec_pretty(content).expect("plain structs always serialise");
         let versions = self.versions.clone();
+        let metrics = Arc::clone(&self.metrics);
         self.spawn(|bucket| async move {
             let name = document.location();
             let expected = expected.map(|version| versions.find(&name, &version));
-            match bucket
-                .swap(&document, expected.as_ref(), Bytes::from(body), &mark)
-                .await
-            {
+            let (began, bytes, body) = (Instant::now(), body.len(), Bytes::from(body));
+            let swapped = bucket.swap(&document, expected.as_ref(), body, &mark).await;
+            let result = match &swapped {
+                Settled::Won(_) => "won",
+                Settled::Lost(_) => "lost",
+                Settled::Unknown(_) => "unknown",
+            };
+            metrics.bucket_wrote(kind_of(&document), result, began.elapsed(), bytes);
+            match swapped {
                 Settled::Won(version) => input(Swapped::Won(versions.note(&name, &mark, version))),
                 Settled::Lost(found) => {
                     match found.map(|found| versions.hold(&name, found)).transpose() {
@@ -253,6 +270,7 @@ impl Driver {
         let origin = self.origin(epoch);
         self.metrics.chunk_records.observe(records.len() as f64);
         self.upload_since = now();
+        self.batch_urgent |= !self.batch.append.is_empty();
         let abandoned = CancellationToken::new();
         self.upload = Some(abandoned.clone());
         let metrics = Arc::clone(&self.metrics);
@@ -318,6 +336,17 @@ impl Versions {
     }
 }
 
+/// A document's kind, as metrics call it.
+fn kind_of(document: &Document) -> &'static str {
+    match document {
+        Document::Members => "members",
+        Document::Node(_) => "node",
+        Document::Elector => "elector",
+        Document::Primary => "primary",
+        Document::Probe(_) => "probe",
+    }
+}
+
 /// Sends one Chunk until its slot is settled.
 async fn settle(
     bucket: Bucket,
@@ -332,7 +361,7 @@ async fn settle(
     let bytes = chunk::encode(&origin, &records);
     let mut pause = SETTLE_AGAIN;
     loop {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let slot = bucket.put_chunk(first, bytes.clone(), &records).await;
         let result = match &slot {
             Slot::Won => "won",

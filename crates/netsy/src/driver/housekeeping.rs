@@ -22,17 +22,38 @@ impl Driver {
         self.metrics.pending_writes.set(self.waiting.len() as i64);
     }
 
-    /// The Elector's duty: member ids for every registered Node, looked at every few seconds.
+    fn gauge_watches(&self) {
+        let census = self.view.hub().census();
+        self.metrics.watches.set(census.watches as i64);
+        self.metrics.watches_lagging.set(census.behind as i64);
+        self.metrics
+            .compaction_revision
+            .set(self.view.floor().wire());
+    }
+
+    /// Every few seconds: the Elector gives every registered Node a member id; others learn the ids.
     fn tend_members(&mut self) {
         let every = if self.members.is_empty() { 500 } else { 5_000 };
-        if !self.node.elector().is_acting(now()) || now() < self.members_at + every {
+        let acts = self.node.elector().is_acting(now());
+        // Who became the Elector needs the addresses, too, at once.
+        let stale = acts
+            && self
+                .members
+                .iter()
+                .any(|member| member.client_urls.is_empty());
+        if now() < self.members_at + if stale { 500 } else { every } {
             return;
         }
         self.members_at = now();
         let (bucket, cluster_id) = (self.bucket.clone(), self.cluster_id.clone());
         let events = self.events.clone();
         self.runtime.spawn(async move {
-            match registration::tend_members(&bucket, &cluster_id).await {
+            let members = if acts {
+                registration::tend_members(&bucket, &cluster_id).await
+            } else {
+                registration::known_members(&bucket).await
+            };
+            match members {
                 Ok(members) => {
                     let _ = events.send(Event::Members(members));
                 }
@@ -41,8 +62,14 @@ impl Driver {
         });
     }
 
+    /// Whether the members are known with their addresses, as only the Elector knows them.
+    pub(super) fn has_addresses(&self) -> bool {
+        let mut members = self.members.iter();
+        !self.members.is_empty() && members.all(|member| !member.client_urls.is_empty())
+    }
+
     pub(super) fn members_known(&self) -> Result<Vec<Member>, Refusal> {
-        if self.node.elector().is_acting(now()) && !self.members.is_empty() {
+        if self.node.elector().is_acting(now()) && self.has_addresses() {
             return Ok(self.members.clone());
         }
         Err(Refusal::Unavailable(format!(
@@ -57,6 +84,7 @@ impl Driver {
             return;
         }
         self.disk_at = now();
+        self.gauge_watches();
         if let Ok(sizes) = self.store.sizes() {
             self.board.set_sizes(sizes);
         }

@@ -28,7 +28,7 @@ use rules::txn::Txn;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub use registration::{JoinFailure, Registered, Registration, check_cluster, register};
+pub use registration::{JoinFailure, Members, Registered, Registration, check_cluster, register};
 pub use restore::{RestoreFailure, Restored, restore};
 pub use snapshots::SnapshotPolicy;
 
@@ -93,6 +93,8 @@ pub struct Parts {
     pub snapshots: SnapshotPolicy,
     /// How long a bucket may stay silent before the Node calls itself Degraded.
     pub silence_max: Duration,
+    /// Whether a Degraded Replica answers linearizable reads from what it has.
+    pub answers_stale: bool,
     /// The seconds an Elector is given before another takes over; only for the sentence to the operator.
     pub elector_timeout: Duration,
 }
@@ -126,6 +128,8 @@ pub(crate) struct Driver {
     chunk_bytes_max: usize,
     chunk_records_max: usize,
     silence_max: Duration,
+    answers_stale: bool,
+    stale_told_at: u64,
     elector_timeout: Duration,
     snapshots: snapshots::Snapshots,
     runtime: tokio::runtime::Handle,
@@ -220,6 +224,8 @@ impl Driver {
             chunk_bytes_max: parts.chunk_bytes_max,
             chunk_records_max: parts.chunk_records_max,
             silence_max: parts.silence_max,
+            answers_stale: parts.answers_stale,
+            stale_told_at: 0,
             elector_timeout: parts.elector_timeout,
             runtime,
             events,
@@ -356,7 +362,9 @@ impl Driver {
         let encoded = Encoded { record, bytes };
         self.unsent.push_back(encoded.clone());
         self.batch.append.push(encoded);
-        self.batch_urgent = true;
+        // A write commits when disk and bucket both hold it: the disk's turn comes with the Chunk's, so that
+        // one transaction carries as much as one Chunk.
+        self.batch_urgent |= !self.node.tenure().writes();
     }
 
     /// Sends the turn's batch to the disk's thread.
@@ -368,9 +376,15 @@ impl Driver {
         let events = self.events.clone();
         let generation = self.generation;
         let promised = batch.promised;
+        let (metrics, records) = (Arc::clone(&self.metrics), batch.append.len());
+        let began = std::time::Instant::now();
         self.store.submit(
             batch,
             Box::new(move |done| {
+                metrics.sqlite_commit_records.observe(records as f64);
+                metrics
+                    .sqlite_commit_seconds
+                    .observe(began.elapsed().as_secs_f64());
                 let event = match done {
                     Ok(upto) => {
                         if let Some(epoch) = promised {

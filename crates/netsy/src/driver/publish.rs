@@ -125,6 +125,9 @@ impl Driver {
         if before.primary_state != primary_state {
             info!(from = ?before.primary_state, to = ?primary_state, "the primary state of this node changed");
         }
+        if primary_state == PrimaryState::Active && before.primary_state != primary_state {
+            self.metrics.elections.ok();
+        }
         if before.health != health {
             let reason = reason.unwrap_or("everything it needs is there");
             if health == HealthState::Healthy {
@@ -141,7 +144,7 @@ impl Driver {
     }
 
     /// Whether another Node holds the Elector lock, so that this one has nothing to do.
-    fn is_followed(&self) -> bool {
+    pub(super) fn is_followed(&self) -> bool {
         let holder = self
             .node
             .elector()
@@ -165,7 +168,7 @@ impl Driver {
             Tenure::Active(_) if self.node.settings().lease > 0 && !self.board.has_lease() => {
                 (HealthState::Degraded, Some(self.why_not_writable()))
             }
-            Tenure::Active(_) if self.members.is_empty() => (
+            Tenure::Active(_) if !self.has_addresses() => (
                 HealthState::Loading,
                 Some("the members are being read".to_owned()),
             ),

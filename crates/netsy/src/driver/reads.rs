@@ -9,10 +9,11 @@ use rules::refusal::Refusal;
 use rules::register::{Phase, Register};
 use rules::revision::Revision;
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use super::{Driver, Event};
 use crate::bucket::Document;
-use crate::standing::Outcome;
+use crate::standing::{Outcome, now};
 
 /// A read that waits for its confirmation.
 pub(super) enum Unconfirmed {
@@ -37,9 +38,29 @@ impl Driver {
         } else if matches!(self.node.tenure(), Tenure::Active(_)) {
             self.reads.next.push(read);
             self.ask();
+        } else if matches!(read, Unconfirmed::Index(..)) && self.may_answer_stale() {
+            read.grant();
         } else {
             read.refuse(self.not_primary());
         }
+    }
+
+    /// Whether a read is answered from what this Degraded Replica has (`reads.when_degraded`): counted, and
+    /// said in the log at most once a minute. Never on a Node that is restoring, corrupt, or a Primary.
+    fn may_answer_stale(&mut self) -> bool {
+        let degraded = self.is_followed() && self.node.is_caught_up();
+        if !self.answers_stale || !degraded || self.node.trouble().is_some() {
+            return false;
+        }
+        self.metrics.stale_reads.inc();
+        if now() >= self.stale_told_at + 60_000 {
+            self.stale_told_at = now();
+            warn!(
+                "answering linearizable reads from the committed state of a degraded replica; set \
+                 `reads.when_degraded` to `refuse` where clients rely on them, as Kubernetes does"
+            );
+        }
+        true
     }
 
     fn ask(&mut self) {

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use rules::register::countable;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::bucket::{self, Bucket, Document, Swapped, fresh_mark};
 use crate::standing::Member;
@@ -16,7 +17,7 @@ use crate::standing::Member;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
     /// Raised by every swap.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "countable")]
     pub seq: u64,
     /// Random, fresh at every swap.
     #[serde(default)]
@@ -27,7 +28,7 @@ pub struct Registration {
     #[serde(default)]
     pub incarnation: String,
     /// How often this disk was started.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "countable")]
     pub boot_seq: u64,
     /// The program's version.
     #[serde(default)]
@@ -42,13 +43,29 @@ pub struct Registration {
 
 /// `members.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Members {
+pub struct Members {
+    /// Raised by every swap.
+    #[serde(default, deserialize_with = "countable")]
+    pub seq: u64,
+    /// Random, fresh at every swap.
     #[serde(default)]
-    seq: u64,
-    #[serde(default)]
-    mark: String,
-    cluster_id: String,
-    members: BTreeMap<String, u64>,
+    pub mark: String,
+    /// The cluster the bucket belongs to.
+    pub cluster_id: String,
+    /// node_id to member id: 1, 2, 3 ..., given by the Elector, never given twice.
+    #[serde(deserialize_with = "countable_all")]
+    pub members: BTreeMap<String, u64>,
+}
+
+/// As [`countable`], for the numbers of a map.
+fn countable_all<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, u64>, D::Error> {
+    #[derive(Deserialize)]
+    struct Number(#[serde(deserialize_with = "countable")] u64);
+    let numbers = BTreeMap::<String, Number>::deserialize(from)?;
+    Ok(numbers
+        .into_iter()
+        .map(|(name, Number(number))| (name, number))
+        .collect())
 }
 
 /// What came of registering.
@@ -134,6 +151,24 @@ pub async fn register(
         Swapped::Lost(_) => Ok(Registered::OldDisk),
         Swapped::Unknown(why) => Err(why.into()),
     }
+}
+
+/// The members as `members.json` names them, for a Node that is not the Elector: ids without addresses.
+///
+/// # Errors
+/// A sentence.
+pub(crate) async fn known_members(bucket: &Bucket) -> Result<Vec<Member>, String> {
+    let found = bucket.read_as::<Members>(&Document::Members).await;
+    let found = found.map_err(|failure| failure.to_string())?;
+    let members = found.into_iter().flat_map(|(_, members)| members.members);
+    Ok(members
+        .map(|(name, member_id)| Member {
+            member_id,
+            name,
+            client_urls: Vec::new(),
+            peer_urls: Vec::new(),
+        })
+        .collect())
 }
 
 /// The Elector's duty: gives every registered Node a member id, and says who the members are.

@@ -34,6 +34,8 @@ pub struct Restored {
     pub promised: Epoch,
     /// Records beyond the chain, ascending.
     pub tail: Vec<Encoded>,
+    /// The newest Snapshot in the bucket, 0 if there is none.
+    pub snapshot: Revision,
     /// The view, holding the log.
     pub view: Arc<View>,
 }
@@ -81,6 +83,7 @@ pub async fn restore(
         bucket,
         store,
         progress: Progress::new(),
+        snapshot: Revision::ZERO,
     };
     let meta = store.meta();
     let mut log = Log {
@@ -105,8 +108,10 @@ pub async fn restore(
     restore.progress.done(log.last);
     Ok(Restored {
         log,
-        promised: meta.promised,
+        // What was imported may have raised it.
+        promised: store.meta().promised,
         tail,
+        snapshot: restore.snapshot,
         view,
     })
 }
@@ -115,6 +120,7 @@ struct Restore<'a> {
     bucket: &'a Bucket,
     store: &'a Store,
     progress: Progress,
+    snapshot: Revision,
 }
 
 impl Restore<'_> {
@@ -123,6 +129,7 @@ impl Restore<'_> {
         let chunks = self.bucket.list_chunks(log.tail_slot()).await?;
         let goes_on = chunks.first().is_none_or(|first| *first == log.tail_slot());
         let mut snapshots = self.bucket.list_snapshots().await?;
+        self.snapshot = snapshots.last().copied().unwrap_or_default();
         snapshots.retain(|revision| *revision > log.durable);
         let is_empty = log.last == Revision::ZERO;
         if goes_on && (!is_empty || snapshots.is_empty()) {

@@ -25,6 +25,8 @@ use crate::store::Store;
 /// When to make Snapshots. The first limit that is reached makes one.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotPolicy {
+    /// The newest Snapshot there was when the Node started.
+    pub newest: Revision,
     /// Records since the last one; 0 is off.
     pub records: u64,
     /// Bytes of Records since the last one; 0 is off.
@@ -57,7 +59,7 @@ impl Snapshots {
         Snapshots {
             policy,
             end: Revision::ZERO,
-            last: Revision::ZERO,
+            last: policy.newest,
             last_at: now(),
             looked_at: now(),
             bytes: 0,
@@ -116,16 +118,18 @@ impl Driver {
         self.runtime.spawn(async move {
             let began = std::time::Instant::now();
             match work.make(revision, epoch).await {
-                Ok(deleted) => {
+                Ok(()) => {
                     metrics.snapshots.ok();
                     metrics
                         .snapshot_seconds
                         .observe(began.elapsed().as_secs_f64());
                     metrics.snapshot_revision.set(revision.wire());
-                    info!(
-                        revision = revision.0,
-                        deleted, "made and verified a snapshot"
-                    );
+                    info!(revision = revision.0, "made and verified a snapshot");
+                    match work.clean_up(revision, epoch).await {
+                        Ok(0) => {}
+                        Ok(deleted) => info!(deleted, "cleaned up objects behind two snapshots"),
+                        Err(why) => warn!(why, "could not clean up; the next snapshot tries again"),
+                    }
                 }
                 Err(why) => {
                     metrics.snapshots.failed();
@@ -149,19 +153,12 @@ struct Work {
 }
 
 impl Work {
-    /// Makes the Snapshot, verifies it, and cleans up. Returns how many objects were deleted.
-    async fn make(&self, revision: Revision, epoch: Epoch) -> Result<usize, String> {
+    /// Makes the Snapshot and verifies it.
+    async fn make(&self, revision: Revision, epoch: Epoch) -> Result<(), String> {
         if !self.is_ours(epoch).await? {
             return Err("the register names another epoch".to_owned());
         }
-        self.upload(revision).await?;
-        let older = self.older(revision).await?;
-        self.verified
-            .store(revision.0, std::sync::atomic::Ordering::SeqCst);
-        match older {
-            Some(older) => self.clean_up(older, epoch).await,
-            None => Ok(0),
-        }
+        self.upload(revision).await
     }
 
     /// The newest good Snapshot below `newest`: a start falls back to it, so it is read back now unless it
@@ -222,9 +219,16 @@ impl Work {
         Ok(())
     }
 
-    /// Deletes Chunks that nobody needs who starts from the Snapshot `older`.
-    async fn clean_up(&self, older: Revision, epoch: Epoch) -> Result<usize, String> {
+    /// Deletes what nobody needs who starts from the older of the two newest good Snapshots, `newest` being
+    /// just verified, once the retention period has passed. Returns how many objects went.
+    async fn clean_up(&self, newest: Revision, epoch: Epoch) -> Result<usize, String> {
         let text = |failure: bucket::Failure| failure.to_string();
+        let older = self.older(newest).await?;
+        self.verified
+            .store(newest.0, std::sync::atomic::Ordering::SeqCst);
+        let Some(older) = older else { return Ok(0) };
+        let mut snapshots = self.bucket.list_snapshots().await.map_err(text)?;
+        snapshots.retain(|revision| *revision < older);
         let chunks = self
             .bucket
             .list_chunks(Revision::ZERO)
@@ -235,6 +239,15 @@ impl Work {
             return Err("the register names another epoch".to_owned());
         }
         let mut deleted = 0;
+        for revision in snapshots {
+            if self.is_expired(revision)? {
+                self.bucket
+                    .delete_snapshots(&[revision])
+                    .await
+                    .map_err(text)?;
+                deleted += 1;
+            }
+        }
         let epochs = self.store.meta().epochs;
         let opens = |from: Revision, before: Revision| {
             epochs

@@ -1,4 +1,7 @@
 //! Batch: what is to become durable together, and how it is applied inside a transaction.
+//!
+//! A Batch is judged when it is submitted, against where the log will end by then; so a gap or a lost
+//! committed Record is a fault that shows at the caller, before anything is written.
 
 use rules::record::Kind;
 use rules::revision::{Epoch, Revision};

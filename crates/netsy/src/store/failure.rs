@@ -1,4 +1,6 @@
 //! Failures of the store, named by what the caller must do about them.
+//!
+//! SQLite's codes and the file system's errors are translated here and nowhere else.
 
 use std::path::PathBuf;
 

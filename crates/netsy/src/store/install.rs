@@ -65,7 +65,8 @@ impl Install {
 
     /// Replaces everything at or below the last Record pushed, which is then committed and durable.
     /// Records above stay only if the Node's epoch table gives that Revision the epoch that the Snapshot
-    /// does. Waits until everything submitted before is on disk. Returns what the store now holds.
+    /// does. Waits until everything submitted before is on disk, and `submit` waits
+    /// meanwhile. Returns what the store now holds.
     ///
     /// # Errors
     /// `Corrupt` if that would forget a committed Record; otherwise the store's failure.

@@ -69,9 +69,11 @@ impl Chain {
         }
     }
 
-    pub(super) fn push(&mut self, version: Version) {
+    /// Adds the newest version. Returns that there is one left, as every edit does.
+    pub(super) fn push(&mut self, version: Version) -> bool {
         self.older
             .push(std::mem::replace(&mut self.newest, version));
+        true
     }
 
     pub(super) fn newest(&self) -> &Version {

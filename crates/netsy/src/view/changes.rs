@@ -60,7 +60,6 @@ impl View {
         loop {
             let fence = {
                 let state = self.state.read();
-                state.check_floor(after.next())?;
                 if covered >= state.recent.after() {
                     let recent = state.recent.between(covered, upto);
                     found.extend(recent.take(max - found.len()).cloned());

@@ -1,15 +1,13 @@
-//! Index: all keys in order, in blocks that know how many of their keys are live.
+//! Index: all keys in order, in [blocks](super::block) that know how many of their keys are live.
 //!
-//! A block is a sorted run of a few hundred chains, so a scan runs through contiguous memory, and the
-//! number of live keys in any range is a sum over blocks plus two partial ones: a list page knows its
-//! exact `count` without walking the rest of the range. "Live" is as of the newest version.
+//! A scan runs through contiguous memory, and the number of live keys in any range is a sum over blocks
+//! plus two partial ones: a list page knows its exact `count` without walking the rest of the range.
+//! "Live" is as of the newest version.
 
 use rules::key::{KeyRange, RangeEnd};
 
-use super::chain::{Chain, Key};
-
-/// Chains in a full block. Inserting moves half a block, counting looks at every block.
-const FULL: usize = if cfg!(test) { 4 } else { 256 };
+use super::block::{Block, FULL};
+use super::chain::{Chain, Key, Version};
 
 /// Keys `>= start` and, if there is an end, `< end`.
 pub(super) struct Span {
@@ -21,15 +19,6 @@ pub(super) struct Span {
 #[derive(Default)]
 pub(super) struct Index {
     blocks: Vec<Block>,
-}
-
-/// A run of chains. Never empty.
-struct Block {
-    /// Above every key of the block before, and not above any key of this one.
-    low: Key,
-    /// How many of its keys are live.
-    live: usize,
-    chains: Vec<Chain>,
 }
 
 /// Where a key is, or would be inserted.
@@ -77,31 +66,53 @@ impl Index {
         let Place { block, slot } = self.place(key);
         self.blocks
             .get(block)?
-            .chains
+            .chains()
             .get(slot)
             .filter(|chain| *chain.key == *key)
     }
 
-    /// Adds a key that is not there yet.
-    pub(super) fn insert(&mut self, chain: Chain) {
-        let Place { block, slot } = self.place(&chain.key);
+    /// Adds a version to its key. Returns the shared key, and the version before.
+    pub(super) fn push(&mut self, key: &[u8], version: Version) -> (Key, Option<Version>) {
+        let place = self.place(key);
+        let home = self.blocks.get_mut(place.block);
+        match home.filter(|home| {
+            home.chains()
+                .get(place.slot)
+                .is_some_and(|c| *c.key == *key)
+        }) {
+            Some(home) => {
+                let known = &home.chains()[place.slot];
+                let (key, before) = (known.key.clone(), known.newest().clone());
+                home.edit(place.slot, |chain| chain.push(version));
+                (key, Some(before))
+            }
+            None => {
+                let key = Key::from(key);
+                self.insert(place, Chain::new(key.clone(), version));
+                (key, None)
+            }
+        }
+    }
+
+    fn insert(&mut self, Place { block, slot }: Place, chain: Chain) {
         let Some(home) = self.blocks.get_mut(block) else {
             return self.blocks.push(Block::new(vec![chain]));
         };
-        if home.chains.len() < FULL {
-            home.live += usize::from(chain.is_live());
-            return home.chains.insert(slot, chain);
+        if home.chains().len() < FULL {
+            return home.insert(slot, chain);
         }
         // Keys that come in order leave full blocks behind, others leave halves.
-        let at = if slot == FULL { slot } else { FULL / 2 };
-        let mut upper = home.chains.split_off(at);
-        if slot >= at {
-            upper.insert(slot - at, chain);
-        } else {
-            home.chains.insert(slot, chain);
+        if slot == FULL {
+            return self.blocks.insert(block + 1, Block::new(vec![chain]));
         }
-        home.recount();
-        self.blocks.insert(block + 1, Block::new(upper));
+        let half = FULL / 2;
+        let mut upper = home.split(half);
+        if slot > half {
+            upper.insert(slot - half, chain);
+        } else {
+            home.insert(slot, chain);
+        }
+        self.blocks.insert(block + 1, upper);
     }
 
     /// Changes the chain of `key`, if it is there; it is removed if `change` says false.
@@ -110,27 +121,24 @@ impl Index {
         let Some(home) = self.blocks.get_mut(block) else {
             return;
         };
-        let Some(chain) = home.chains.get_mut(slot).filter(|chain| *chain.key == *key) else {
-            return;
-        };
-        home.live -= usize::from(chain.is_live());
-        if change(chain) {
-            home.live += usize::from(chain.is_live());
-        } else {
-            home.chains.remove(slot);
+        if home
+            .chains()
+            .get(slot)
+            .is_some_and(|chain| *chain.key == *key)
+        {
+            home.edit(slot, change);
             self.tidy(block);
         }
     }
 
-    /// After a removal: no block stays empty, nor two neighbours that fit into half a block.
+    /// No block stays empty, nor two neighbours that fit into half a block.
     fn tidy(&mut self, block: usize) {
-        if self.blocks[block].chains.is_empty() {
+        if self.blocks[block].chains().is_empty() {
             self.blocks.remove(block);
         } else if let [home, next, ..] = &mut self.blocks[block..]
-            && home.chains.len() + next.chains.len() <= FULL / 2
+            && home.chains().len() + next.chains().len() <= FULL / 2
         {
-            home.live += next.live;
-            home.chains.append(&mut next.chains);
+            home.absorb(next);
             self.blocks.remove(block + 1);
         }
     }
@@ -149,9 +157,9 @@ impl Index {
             let end = if block == to.block {
                 to.slot
             } else {
-                home.chains.len()
+                home.chains().len()
             };
-            &home.chains[start..end]
+            &home.chains()[start..end]
         })
     }
 
@@ -162,27 +170,25 @@ impl Index {
     }
 
     pub(super) fn keys(&self) -> usize {
-        self.blocks.iter().map(|block| block.chains.len()).sum()
+        self.blocks.iter().map(|block| block.chains().len()).sum()
     }
 
     fn live_before(&self, place: Place) -> usize {
-        let whole: usize = self.blocks[..place.block]
-            .iter()
-            .map(|block| block.live)
-            .sum();
-        let chains = self
-            .blocks
-            .get(place.block)
-            .map_or(&[][..], |home| &home.chains[..place.slot]);
-        whole + chains.iter().filter(|chain| chain.is_live()).count()
+        let whole: usize = self.blocks[..place.block].iter().map(Block::live).sum();
+        whole
+            + self
+                .blocks
+                .get(place.block)
+                .map_or(0, |home| home.live_before(place.slot))
     }
 
+    /// Where the span begins, and where it ends.
     fn ends(&self, span: &Span) -> (Place, Place) {
         let after_all = || {
             let block = self.blocks.len().saturating_sub(1);
             Place {
                 block,
-                slot: self.blocks.last().map_or(0, |home| home.chains.len()),
+                slot: self.blocks.last().map_or(0, |home| home.chains().len()),
             }
         };
         let to = span
@@ -198,44 +204,19 @@ impl Index {
             .blocks
             .partition_point(|block| *block.low <= *key)
             .saturating_sub(1);
-        let slot = self.blocks.get(block).map_or(0, |home| {
-            home.chains.partition_point(|chain| *chain.key < *key)
-        });
+        let slot = self.blocks.get(block).map_or(0, |home| home.search(key));
         Place { block, slot }
-    }
-}
-
-impl Block {
-    fn new(chains: Vec<Chain>) -> Block {
-        let mut block = Block {
-            low: chains[0].key.clone(),
-            live: 0,
-            chains,
-        };
-        block.recount();
-        block
-    }
-
-    fn recount(&mut self) {
-        self.live = self.chains.iter().filter(|chain| chain.is_live()).count();
     }
 }
 
 #[cfg(test)]
 impl Index {
-    /// Every block is in order, knows its live keys, and is neither empty nor overfull.
+    /// Blocks are sound, and in order.
     pub(super) fn assert_sound(&self) {
-        let mut before: Option<&Key> = None;
-        for (number, block) in self.blocks.iter().enumerate() {
-            let live = block.chains.iter().filter(|chain| chain.is_live()).count();
-            assert_eq!(block.live, live);
-            assert!((1..=FULL).contains(&block.chains.len()));
-            assert!(number == 0 || before.is_some_and(|before| *before < block.low));
-            assert!(number == 0 || block.low <= block.chains[0].key);
-            for chain in &block.chains {
-                assert!(before.is_none_or(|before| *before < chain.key));
-                before = Some(&chain.key);
-            }
+        self.blocks.iter().for_each(Block::assert_sound);
+        for pair in self.blocks.windows(2) {
+            let before = &pair[0].chains()[pair[0].chains().len() - 1].key;
+            assert!(*before < pair[1].low);
         }
     }
 }

@@ -5,13 +5,15 @@
 //! [`chain`] of versions in an ordered [`index`]; the newest changes wait in [`recent`] for watchers.
 //! Metadata is always in memory, values within a budget; the rest is fetched through [`Source`].
 
+mod block;
 mod chain;
 mod changes;
 mod index;
-pub mod keyvalue;
+mod keyvalue;
 mod mailbox;
 mod newest;
-pub mod range;
+mod query;
+mod range;
 mod ranges;
 mod recent;
 mod state;
@@ -31,7 +33,7 @@ use tokio::sync::watch;
 pub use changes::Change;
 pub use keyvalue::KeyValue;
 pub use mailbox::{Batch, Bounds, Delivery};
-pub use range::{RangeAnswer, RangeQuery, SortOrder, SortTarget};
+pub use query::{RangeAnswer, RangeQuery, SortOrder, SortTarget};
 use state::State;
 pub use watchers::Hub;
 

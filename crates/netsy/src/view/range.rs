@@ -9,112 +9,32 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use parking_lot::RwLockReadGuard;
-use rules::key::KeyRange;
 use rules::refusal::Refusal;
 use rules::revision::Revision;
 use rules::txn::Meta;
 
 use super::View;
-use super::chain::{Chain, Key, Version};
+use super::chain::{Chain, Key};
 use super::index::Span;
 use super::keyvalue::KeyValue;
+use super::query::{RangeAnswer, RangeQuery, SortOrder, SortTarget};
 use super::state::State;
 
 /// Keys looked at before a waiting writer is let in.
 const STRIDE: usize = if cfg!(test) { 3 } else { 512 };
 
-/// How an answer is ordered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SortOrder {
-    /// By key, ascending; with a target other than the key: by that target, ascending.
-    #[default]
-    None,
-    /// Smallest first.
-    Ascend,
-    /// Largest first.
-    Descend,
-}
-
-/// What an answer is ordered by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SortTarget {
-    /// The key's bytes.
-    #[default]
-    Key,
-    /// Number of changes since its creation.
-    Version,
-    /// Revision of its creation.
-    Create,
-    /// Revision of its last change.
-    Mod,
-    /// The value's bytes.
-    Value,
-}
-
-/// One read of a range of keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RangeQuery {
-    /// The keys asked for.
-    pub range: KeyRange,
-    /// As of which Revision; `<= 0` is the newest (the `current` handed to [`super::View::range`]).
-    pub revision: i64,
-    /// At most so many keys, counted after filters and sorting; `<= 0` is all.
-    pub limit: i64,
-    /// Ascending or descending.
-    pub order: SortOrder,
-    /// Ordered by what.
-    pub target: SortTarget,
-    /// Leave values out.
-    pub keys_only: bool,
-    /// Only count; no keys, `limit` ignored.
-    pub count_only: bool,
-    /// Keys changed earlier are left out; 0 is no bound.
-    pub min_mod_revision: i64,
-    /// Keys changed later are left out; 0 is no bound.
-    pub max_mod_revision: i64,
-    /// Keys created earlier are left out; 0 is no bound.
-    pub min_create_revision: i64,
-    /// Keys created later are left out; 0 is no bound.
-    pub max_create_revision: i64,
-}
-
-impl RangeQuery {
-    /// Everything in `range`, newest, ordered by key.
-    #[must_use]
-    pub fn all(range: KeyRange) -> RangeQuery {
-        RangeQuery {
-            range,
-            revision: 0,
-            limit: 0,
-            order: SortOrder::None,
-            target: SortTarget::Key,
-            keys_only: false,
-            count_only: false,
-            min_mod_revision: 0,
-            max_mod_revision: 0,
-            min_create_revision: 0,
-            max_create_revision: 0,
-        }
-    }
-}
-
-/// What a read found.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RangeAnswer {
-    /// The keys, ordered, filtered and limited.
-    pub kvs: Vec<KeyValue>,
-    /// Live keys in the range at that Revision, whatever the limit and the filters.
-    pub count: i64,
-    /// Whether the limit cut off keys that passed the filters.
-    pub more: bool,
-}
-
 /// A key that belongs into the answer.
 struct Hit {
-    key: Key,
     meta: Meta,
-    /// `None` while the value is not in memory.
-    kv: Option<KeyValue>,
+    found: Found,
+}
+
+/// What a walk takes along of a hit: no more than the answer needs, for each touches cold memory.
+enum Found {
+    /// Everything.
+    Whole(KeyValue),
+    /// The key; the value is not in memory, or not wanted.
+    Key(Key),
 }
 
 /// What a walk has found so far.
@@ -148,6 +68,8 @@ impl View {
         let limit = limit.unwrap_or(usize::MAX);
         let enough = match query {
             _ if query.count_only => 0,
+            // A target without an order: etcd cuts first, one beyond the limit, and sorts what it has.
+            _ if query.cuts_first() => limit.saturating_add(1),
             _ if query.is_sorted() || query.is_filtered() => usize::MAX,
             _ => limit,
         };
@@ -163,7 +85,7 @@ impl View {
             if query.target == SortTarget::Value {
                 self.fetch_values(&mut hits, revision)?;
             }
-            hits.sort_by(|a, b| query.compare(a, b));
+            hits.sort_by(|a, b| a.compare(b, query));
         }
         let matched = if enough == usize::MAX {
             hits.len()
@@ -171,13 +93,12 @@ impl View {
             count as usize
         };
         hits.truncate(limit);
-        if !query.keys_only {
+        let kvs = if query.keys_only {
+            hits.iter().map(Hit::without_value).collect()
+        } else {
             self.fetch_values(&mut hits, revision)?;
-        }
-        let kvs = hits
-            .into_iter()
-            .map(|hit| hit.show(query.keys_only))
-            .collect();
+            hits.into_iter().filter_map(Hit::whole).collect()
+        };
         Ok(RangeAnswer {
             kvs,
             count,
@@ -219,19 +140,18 @@ impl View {
         }
     }
 
-    /// Fetches the values of `hits` that are not in memory.
+    /// Fetches the values of `hits` that are not there yet.
     fn fetch_values(&self, hits: &mut [Hit], revision: Revision) -> Result<(), Refusal> {
-        let away = hits
-            .iter()
-            .filter(|hit| hit.kv.is_none())
-            .map(|hit| hit.meta.mod_revision);
-        let fetched = self.fetch(&away.collect::<Vec<_>>())?;
-        for hit in hits.iter_mut().filter(|hit| hit.kv.is_none()) {
-            hit.kv = fetched.get(&hit.meta.mod_revision).cloned();
-            if hit.kv.is_none() {
+        let away = |hit: &&mut Hit| matches!(hit.found, Found::Key(_));
+        let mut away: Vec<&mut Hit> = hits.iter_mut().filter(away).collect();
+        let revisions: Vec<Revision> = away.iter().map(|hit| hit.meta.mod_revision).collect();
+        let mut fetched = self.fetch(&revisions)?;
+        for hit in &mut away {
+            let Some(kv) = fetched.remove(&hit.meta.mod_revision) else {
                 self.state.read().check_floor(revision)?;
                 return Err(self.missing(hit.meta.mod_revision));
-            }
+            };
+            hit.found = Found::Whole(kv);
         }
         Ok(())
     }
@@ -295,71 +215,72 @@ impl Walk<'_> {
         };
         self.count += 1;
         if !self.is_full() && self.query.admits(version) {
-            let (key, meta, kv) = (chain.key.clone(), version.meta, version.kv.clone());
-            self.hits.push(Hit { key, meta, kv });
-        }
-    }
-}
-
-impl RangeQuery {
-    /// Whether hits must be put into another order than the index has them in.
-    fn is_sorted(&self) -> bool {
-        self.target != SortTarget::Key || self.order == SortOrder::Descend
-    }
-
-    fn is_filtered(&self) -> bool {
-        let bounds = [
-            self.min_mod_revision,
-            self.max_mod_revision,
-            self.min_create_revision,
-            self.max_create_revision,
-        ];
-        bounds != [0; 4]
-    }
-
-    fn admits(&self, version: &Version) -> bool {
-        let (modified, created) = (version.meta.mod_revision, version.meta.create_revision);
-        let within = |revision: Revision, min: i64, max: i64| {
-            (min == 0 || revision.wire() >= min) && (max == 0 || revision.wire() <= max)
-        };
-        within(modified, self.min_mod_revision, self.max_mod_revision)
-            && within(created, self.min_create_revision, self.max_create_revision)
-    }
-
-    /// The order asked for. Equal targets stay in the order of their keys.
-    fn compare(&self, a: &Hit, b: &Hit) -> Ordering {
-        let ascending = match self.target {
-            SortTarget::Key => a.key.cmp(&b.key),
-            SortTarget::Version => a.meta.version.cmp(&b.meta.version),
-            SortTarget::Create => a.meta.create_revision.cmp(&b.meta.create_revision),
-            SortTarget::Mod => a.meta.mod_revision.cmp(&b.meta.mod_revision),
-            SortTarget::Value => a.value().cmp(&b.value()),
-        };
-        if self.order == SortOrder::Descend {
-            ascending.reverse()
-        } else {
-            ascending
+            let kv = version.kv.as_ref().filter(|_| self.query.needs_values());
+            let found = kv.map_or_else(
+                || Found::Key(chain.key.clone()),
+                |kv| Found::Whole(kv.clone()),
+            );
+            self.hits.push(Hit {
+                meta: version.meta,
+                found,
+            });
         }
     }
 }
 
 impl Hit {
-    fn value(&self) -> Option<&[u8]> {
-        self.kv.as_ref().map(KeyValue::value)
+    /// The order asked for. Equal targets stay in the order of their keys.
+    fn compare(&self, other: &Hit, query: &RangeQuery) -> Ordering {
+        let ascending = match query.target {
+            SortTarget::Key => self.key().cmp(other.key()),
+            SortTarget::Version => self.meta.version.cmp(&other.meta.version),
+            SortTarget::Create => self.meta.create_revision.cmp(&other.meta.create_revision),
+            SortTarget::Mod => self.meta.mod_revision.cmp(&other.meta.mod_revision),
+            SortTarget::Value => self.value().cmp(other.value()),
+        };
+        if query.order == SortOrder::Descend {
+            ascending.reverse()
+        } else {
+            ascending
+        }
     }
 
-    fn show(self, keys_only: bool) -> KeyValue {
-        let meta = self.meta;
-        match self.kv {
-            Some(kv) if !keys_only => kv,
-            _ => KeyValue::new(
-                &self.key,
-                b"",
-                meta.create_revision,
-                meta.mod_revision,
-                meta.version,
-                meta.lease,
-            ),
+    fn key(&self) -> &[u8] {
+        match &self.found {
+            Found::Whole(kv) => kv.key(),
+            Found::Key(key) => key,
+        }
+    }
+
+    fn value(&self) -> &[u8] {
+        match &self.found {
+            Found::Whole(kv) => kv.value(),
+            Found::Key(_) => b"",
+        }
+    }
+
+    fn without_value(&self) -> KeyValue {
+        let Meta {
+            create_revision,
+            mod_revision,
+            version,
+            lease,
+        } = self.meta;
+        KeyValue::new(
+            self.key(),
+            b"",
+            create_revision,
+            mod_revision,
+            version,
+            lease,
+        )
+    }
+
+    /// Everything, once fetched.
+    fn whole(self) -> Option<KeyValue> {
+        match self.found {
+            Found::Whole(kv) => Some(kv),
+            Found::Key(_) => None,
         }
     }
 }

@@ -9,7 +9,7 @@ use rules::record::Record;
 use rules::refusal::Refusal;
 use rules::revision::Revision;
 
-use super::chain::{Chain, Key, Version};
+use super::chain::{Key, Version};
 use super::changes::Change;
 use super::index::{Index, Span};
 use super::keyvalue::KeyValue;
@@ -64,8 +64,7 @@ impl State {
         if !record.is_visible() {
             return;
         }
-        let version = Version::of(record, kv);
-        let (key, prev) = self.push(&record.key, version);
+        let (key, prev) = self.index.push(&record.key, Version::of(record, kv));
         if let Some(prev) = &prev {
             self.resident.remove(&prev.revision());
         }
@@ -82,25 +81,6 @@ impl State {
         self.recent
             .push(Noted::new(record, kv.clone(), prev.as_ref()), expendable);
         while self.held > self.budget && (self.evict_superseded() || self.evict_oldest()) {}
-    }
-
-    /// Adds a version to its key. Returns the shared key, and the version before.
-    fn push(&mut self, key: &[u8], version: Version) -> (Key, Option<Version>) {
-        let (mut version, mut found) = (Some(version), None);
-        self.index.edit(key, |chain| {
-            found = Some((chain.key.clone(), Some(chain.newest().clone())));
-            version
-                .take()
-                .into_iter()
-                .for_each(|version| chain.push(version));
-            true
-        });
-        if let Some(version) = version {
-            let key = Key::from(key);
-            self.index.insert(Chain::new(key.clone(), version));
-            found = Some((key, None));
-        }
-        found.expect("edited or inserted")
     }
 
     /// Takes one step along the values that were superseded; false if there is none to take.
@@ -255,6 +235,23 @@ impl State {
                 .is_sorted_by_key(|(revision, _)| *revision)
         );
         assert!(self.swept <= self.garbage.len());
+    }
+
+    /// Nothing is kept that the floor has passed, but a predecessor of the change at the floor.
+    pub(super) fn assert_pruned(&self) {
+        for chain in self.index.scan(&Span::everything()) {
+            let versions: Vec<&Version> = chain.versions().collect();
+            assert!(
+                versions
+                    .windows(2)
+                    .all(|pair| pair[1].revision() >= self.floor)
+            );
+            assert!(
+                versions
+                    .iter()
+                    .all(|v| v.is_live() || v.revision() >= self.floor)
+            );
+        }
     }
 
     /// Over budget only with what must not be evicted yet.

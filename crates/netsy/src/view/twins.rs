@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -84,6 +85,15 @@ impl Log {
                 && (query.max_create_revision == 0 || created <= query.max_create_revision)
         });
         let descend = query.order == SortOrder::Descend;
+        let more = query.limit > 0 && found.len() > query.limit as usize;
+        let bounds = [query.min_mod_revision, query.max_mod_revision];
+        let bounds = bounds
+            .iter()
+            .chain([&query.min_create_revision, &query.max_create_revision]);
+        let plain = query.order == SortOrder::None && bounds.clone().all(|bound| *bound == 0);
+        if more && plain && query.target != SortTarget::Key {
+            found.truncate(query.limit as usize + 1);
+        }
         found.sort_by(|a, b| {
             let (a, b) = if descend { (b, a) } else { (a, b) };
             match query.target {
@@ -94,7 +104,6 @@ impl Log {
                 SortTarget::Value => a.value.cmp(&b.value),
             }
         });
-        let more = query.limit > 0 && found.len() > query.limit as usize;
         if more {
             found.truncate(query.limit as usize);
         }
@@ -206,16 +215,20 @@ enum Step {
     },
 }
 
+/// Keys with nothing in common, with a lot, and some that are the very next of another.
 fn key_named(number: u8) -> Bytes {
-    let name = [b'a' + number / 2];
-    if number.is_multiple_of(2) {
-        Bytes::copy_from_slice(&name)
-    } else {
-        [&name, &b"\0"[..]].concat().into()
+    let letter = [b'a' + number / 3];
+    match number % 3 {
+        0 => Bytes::copy_from_slice(&letter),
+        1 => [&letter, &b"\0"[..]].concat().into(),
+        _ => [&b"/registry/pods/"[..], &letter].concat().into(),
     }
 }
 
 const KEYS: Range<u8> = 0..24;
+
+/// A budget that nothing is evicted under.
+const PLENTY: usize = 1 << 30;
 
 fn a_range() -> impl Strategy<Value = KeyRange> {
     let end = prop_oneof![
@@ -286,6 +299,8 @@ struct Pair {
     store: Arc<Store>,
     view: View,
     budget: usize,
+    /// Whether the view has been there from the start, so that it knows every predecessor.
+    old: bool,
 }
 
 impl Pair {
@@ -295,6 +310,7 @@ impl Pair {
             view: View::new(store.clone(), budget),
             store,
             budget,
+            old: true,
         }
     }
 
@@ -319,17 +335,18 @@ impl Pair {
             Record::write(&change, log.last().next(), Epoch(1), Arc::from("n"), 0)
         };
         self.append(record);
+        self.view.state.read().assert_within_budget();
     }
 
     fn append(&self, record: Record) {
         self.view.append(&record);
         self.store.0.lock().records.push(record);
-        self.view.state.read().assert_within_budget();
     }
 
     fn restart(&mut self) {
         let mut log = self.store.0.lock();
         log.durable = log.last();
+        self.old = false;
         self.view = View::new(self.store.clone(), self.budget);
         // A store may not yet have deleted all that the floor passed.
         let records = if log.last().0.is_multiple_of(2) {
@@ -340,6 +357,13 @@ impl Pair {
         records.iter().for_each(|record| self.view.load(record));
         self.view.release(log.committed);
         self.view.set_floor(log.floor);
+    }
+
+    /// Whatever is in memory or not, every newest value can be had.
+    fn compare_all_newest(&self) {
+        for key in KEYS {
+            self.compare_newest(&KeyRange::single(key_named(key)));
+        }
     }
 
     fn step(&mut self, step: Step) {
@@ -368,12 +392,15 @@ impl Pair {
                 self.view.truncate(last);
                 log.records.retain(|record| record.revision <= last);
                 log.durable = log.durable.min(last);
+                drop(log);
+                self.compare_all_newest();
             }
             Step::Floor { behind } => {
                 let floor = Revision(self.store.0.lock().committed.0.saturating_sub(behind));
                 self.view.set_floor(floor);
                 let mut log = self.store.0.lock();
                 log.floor = log.floor.max(floor);
+                self.view.state.read().assert_pruned();
             }
             Step::Restart => self.restart(),
             Step::Range {
@@ -382,7 +409,10 @@ impl Pair {
                 current_back,
             } => self.compare_range(*query, back, current_back),
             Step::Changes { back, width, max } => self.compare_changes(back, width, max),
-            Step::Newest { range } => self.compare_newest(&range),
+            Step::Newest { range } => {
+                self.compare_newest(&range);
+                self.compare_all_newest();
+            }
         }
     }
 
@@ -411,13 +441,10 @@ impl Pair {
                 .map(|change| Change::clone(change))
                 .collect::<Vec<_>>()
         });
-        // Where the log begins, the predecessor may be gone.
         if let (Ok(clever), Ok(naive)) = (&mut clever, &naive)
-            && let (Some(first), Some(other)) = (clever.first_mut(), naive.first())
-            && first.revision == log.floor
-            && first.prev.is_none()
+            && (!self.old || self.budget < PLENTY)
         {
-            first.prev = other.prev.clone();
+            forgive_at_the_floor(clever, naive, log.floor);
         }
         assert_eq!(clever, naive, "after {after} up to {upto}");
     }
@@ -465,7 +492,7 @@ proptest! {
 
     #[test]
     fn the_view_equals_its_naive_twin(
-        budget in prop_oneof![Just(0), Just(300), Just(3000), Just(1 << 30)],
+        budget in prop_oneof![Just(0), Just(300), Just(3000), Just(PLENTY)],
         steps in prop::collection::vec(a_step(), 1..160),
     ) {
         let mut pair = Pair::new(budget);
@@ -474,4 +501,120 @@ proptest! {
             pair.view.state.read().assert_sound();
         }
     }
+}
+
+/// Where the log begins, the predecessor may be gone from the store.
+fn forgive_at_the_floor(clever: &mut [Change], naive: &[Change], floor: Revision) {
+    if let (Some(first), Some(other)) = (clever.first_mut(), naive.first())
+        && first.revision <= floor
+        && first.prev.is_none()
+    {
+        first.prev = other.prev.clone();
+    }
+}
+
+/// Reads at Revisions of its own choice while the writer goes on: all of it, or `Compacted`.
+fn read_beside_the_writer(pair: &Pair, done: &AtomicBool) -> [u64; 2] {
+    let everything = KeyRange::from_wire(Bytes::from_static(b"\0"), Bytes::from_static(b"\0"));
+    let mut answers = [0, 0];
+    let mut number = 0;
+    while !done.load(Ordering::Relaxed) {
+        number += 1;
+        let current = pair.view.committed();
+        let revision = Revision(current.0.saturating_sub(number % 40).max(1));
+        if revision > current {
+            continue;
+        }
+        let limit = (number % 9) as i64;
+        let query = RangeQuery {
+            revision: revision.wire(),
+            limit,
+            ..RangeQuery::all(everything.clone())
+        };
+        let clever = pair.view.range(&query, current);
+        let changes = pair.view.changes(revision, current, 30);
+        let mut log = pair.store.0.lock();
+        let floor = std::mem::take(&mut log.floor);
+        let naive = (
+            log.range(&query, current),
+            log.changes(revision, current, 30),
+        );
+        log.floor = floor;
+        drop(log);
+        match clever {
+            Ok(answer) => assert_eq!(Ok(answer), naive.0, "at {revision}"),
+            refused => {
+                let floor = pair.view.floor();
+                assert!(matches!(refused, Err(Refusal::Compacted { .. })) && revision < floor);
+            }
+        }
+        match changes {
+            Ok(changes) => {
+                let naive = naive.1.expect("nothing is compacted here");
+                let mut clever: Vec<_> = changes.iter().map(|c| Change::clone(c)).collect();
+                forgive_at_the_floor(&mut clever, &naive, pair.view.floor());
+                assert_eq!(clever, naive, "after {revision}");
+            }
+            Err(refusal) => assert!(matches!(refusal, Refusal::Compacted { .. }), "{refusal}"),
+        }
+        answers[usize::from(revision < floor)] += 1;
+    }
+    answers
+}
+
+#[test]
+fn readers_beside_the_writer_see_all_or_nothing() {
+    let pair = Pair::new(600);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers = [(); 2].map(|()| scope.spawn(|| read_beside_the_writer(&pair, &done)));
+        for number in 0..4_000_u64 {
+            let key = key_named((number * 7 % u64::from(KEYS.end)) as u8);
+            let value = Bytes::from(vec![b'v'; (number % 30) as usize]);
+            pair.write(key, (!number.is_multiple_of(3)).then_some(value), 0);
+            if number.is_multiple_of(4) {
+                let committed = pair.view.last();
+                let mut log = pair.store.0.lock();
+                (log.committed, log.durable) = (committed, committed);
+                drop(log);
+                pair.view.release(committed);
+            }
+            if number.is_multiple_of(16) {
+                let floor = Revision(pair.view.committed().0.saturating_sub(20));
+                pair.view.set_floor(floor);
+                pair.store.0.lock().floor = floor;
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        for reader in readers {
+            let [read, refused] = reader.join().expect("the reader found no difference");
+            assert!(read > 0, "{read} read, {refused} refused");
+        }
+    });
+}
+
+#[test]
+fn the_change_at_the_floor_keeps_its_predecessor() {
+    let pair = Pair::new(16_000);
+    for key in ["a", "a", "a"].into_iter().chain(["b"; 20]) {
+        pair.write(key.into(), Some(Bytes::from_static(&[7; 100])), 0);
+        let mut log = pair.store.0.lock();
+        (log.committed, log.durable) = (log.last(), log.last());
+        pair.view.release(log.committed);
+    }
+    let last = pair.view.last();
+    pair.store.0.lock().floor = Revision(3);
+    pair.view.set_floor(Revision(3));
+    assert!(
+        pair.view.state.read().recent.after() >= Revision(3),
+        "no longer in the ring"
+    );
+    let changes = pair
+        .view
+        .changes(Revision(2), last, 1)
+        .expect("at the floor");
+    let prev = changes[0].prev.as_ref().map(KeyValue::mod_revision);
+    assert_eq!(prev, Some(2));
+    let below = pair.view.changes(Revision(1), last, 1);
+    assert_eq!(below, Err(Refusal::Compacted { floor: Revision(3) }));
 }

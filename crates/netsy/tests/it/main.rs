@@ -1,5 +1,4 @@
 //! Every integration test of the netsy crate, in one binary: linking is what tests wait for.
-//! A module is one subject.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod cli;
@@ -7,6 +6,8 @@ mod contract;
 mod etcd;
 mod fake;
 mod operating;
+mod seeds;
 mod tidy;
 mod tls;
+mod view;
 mod weather;

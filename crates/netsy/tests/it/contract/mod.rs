@@ -3,5 +3,6 @@
 
 mod bucket;
 mod chunks;
+mod documents;
 mod places;
 mod snapshots;
