@@ -386,7 +386,8 @@ impl Elector {
             return;
         }
         if !self.is_acting(now) {
-            if around.tenure.is_none() && !self.resigning && now >= self.register_read_at {
+            // A Primary that lost the lock looks, too: it may have been deposed.
+            if !self.resigning && now >= self.register_read_at {
                 self.read_register(now, effects);
             }
             return;

@@ -23,7 +23,7 @@ use super::node::{PATIENCE, Place, Running, channel, kv};
 use crate::etcd::{Kv, bytes, get, put, revision, unchanged_since};
 
 /// How long a client waits for an answer before it goes away.
-const IMPATIENCE: Duration = Duration::from_secs(2);
+const IMPATIENCE: Duration = Duration::from_secs(4);
 /// How many times a writer changes a key before it begins another.
 const CHANGES: i64 = 5;
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netsy::api::proto::etcdserverpb::RangeRequest;
-use netsy::bucket::faults::Fault;
+use netsy::bucket::faults::{Fault, Verb};
+use netsy::bucket::names;
 use rustix::process::Signal;
 use tonic::Code;
 
@@ -112,18 +113,26 @@ async fn a_first_that_is_cut_off_for_a_while_gives_way() {
     settles_as_standby(&two, "one").await;
     let ledger = Arc::new(Ledger::default());
     let load = Load::start(&ledger, &[one.clients, two.clients], 6);
-    for round in 0..2 {
-        let (away, other) = if round == 0 {
+    for round in 0..4 {
+        let (away, other) = if round % 2 == 0 {
             (&one, &two)
         } else {
             (&two, &one)
         };
         let before = ledger.done();
         until("writes go on", || async { ledger.done() > before + 10 }).await;
-        // What it has sent may land long after somebody else is Primary.
-        away.sky.set(|_| Fault::Late(Duration::from_millis(1_500)));
+        away.sky.set(move |operation| {
+            let chunk = operation.object.starts_with(names::chunks().as_ref());
+            match operation.verb {
+                // The last Chunk lands and nobody tells: what waited for it is in the log.
+                Verb::Create if chunk && round < 2 => Fault::HangAfter,
+                _ if round < 2 => Fault::Hang,
+                // What it has sent may land long after somebody else is Primary.
+                _ => Fault::Late(Duration::from_millis(1_500)),
+            }
+        });
         other.healthy().await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         away.sky.calm();
         settles_as_standby(away, &other.name).await;
     }
@@ -131,6 +140,21 @@ async fn a_first_that_is_cut_off_for_a_while_gives_way() {
     one.kill().await;
     two.kill().await;
     judge(&place, &ledger, "one").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_that_nobody_writes_to_learns_that_it_is_second() {
+    let place = Place::new();
+    let one = place.node("one").start().await;
+    one.healthy().await;
+    let two = place.node("two").start().await;
+    settles_as_standby(&two, "one").await;
+    one.sky.set(|_| Fault::Before);
+    two.healthy().await;
+    one.sky.calm();
+    settles_as_standby(&one, "two").await;
+    one.kill().await;
+    two.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
