@@ -539,5 +539,9 @@ fn puts_are_judged_before_reads_and_reads_as_of_before_the_put() {
         decide(vec![read(4)]),
         Err(Refusal::Compacted { floor: Revision(5) })
     );
-    assert!(decide(vec![read(5), read(-1), put("a")]).is_ok());
+    assert_eq!(
+        decide(vec![read(-1)]),
+        Err(Refusal::Compacted { floor: Revision(5) })
+    );
+    assert!(decide(vec![read(5), read(0), put("a")]).is_ok());
 }

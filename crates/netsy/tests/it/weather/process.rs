@@ -57,6 +57,9 @@ impl Process {
         let child = Command::new(words[0])
             .args(&words[1..])
             .arg(&config)
+            // Settings come from the file alone, whatever the tests were started with.
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()

@@ -1,9 +1,11 @@
 //! Snapshots: made on the way, verified, what they replace cleaned up, and enough to start from.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use netsy::bucket::names;
 use object_store::ObjectStoreExt;
+use parking_lot::Mutex;
 use rules::record::Kind;
 use rules::revision::Revision;
 
@@ -27,8 +29,13 @@ async fn until_snapshots(place: &Place, ledger: &Arc<Ledger>, count: usize) {
     node.healthy().await;
     let load = Load::start(ledger, &[node.clients], 6);
     let bucket = place.bucket();
+    // Old ones go as new ones come: all that were ever there count.
+    let seen = Mutex::new(BTreeSet::new());
     until("snapshots are made", || async {
-        bucket.list_snapshots().await.unwrap().len() >= count
+        let listed = bucket.list_snapshots().await.unwrap();
+        let mut seen = seen.lock();
+        seen.extend(listed);
+        seen.len() >= count
     })
     .await;
     until("what is covered is cleaned up", || async {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use netsy::api::proto::etcdserverpb::RangeRequest;
 use netsy::bucket::faults::{Fault, Verb};
 use netsy::bucket::names;
+use netsy::config::WhenDegraded;
 use rustix::process::Signal;
 use tonic::Code;
 
@@ -203,4 +204,28 @@ async fn a_first_that_slept_acknowledges_nothing_when_it_wakes() {
         [],
         "what the sleeper was asked for is not in the log"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_answers_stale_reads_only_where_it_is_told_to() {
+    let place = Place::new();
+    let one = place.node("one").start().await;
+    one.healthy().await;
+    let written = one.kv().put("k", "v").await;
+    let stale = place
+        .node("two")
+        .with(|config| config.reads.when_degraded = WhenDegraded::Stale);
+    let two = stale.start().await;
+    until("the standby answers what it has", || async {
+        let answer = two.kv().range(get("k")).await;
+        answer.is_ok_and(|answer| answer.kvs.iter().any(|kv| kv.mod_revision() == written))
+    })
+    .await;
+    let status = two.status().await;
+    assert_eq!(
+        status.leader, 0,
+        "it answers reads, and knows of no leader it speaks with"
+    );
+    one.kill().await;
+    two.kill().await;
 }
