@@ -15,7 +15,7 @@ use netsy::api::proto::etcdserverpb::{StatusRequest, StatusResponse};
 use netsy::bucket::faults::{Fault, Faults};
 use netsy::bucket::local::LocalFiles;
 use netsy::bucket::{Bucket, Timeouts};
-use netsy::config::Config;
+use netsy::config::{Config, WhenDegraded};
 use netsy::exit::RunError;
 use netsy::{World, run_in};
 use object_store::ObjectStore;
@@ -85,6 +85,7 @@ impl Place {
         config.elector.timeout = Duration::from_millis(900);
         config.elector.primary_timeout = Duration::from_millis(200);
         config.reads.lease = Some(Duration::from_millis(300));
+        config.reads.when_degraded = WhenDegraded::Refuse;
         config.limits.drain_timeout = Duration::from_millis(500);
         config.snapshots.check_interval = Duration::from_millis(100);
         let sky = Faults::new(Arc::clone(&self.store));
