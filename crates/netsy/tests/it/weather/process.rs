@@ -43,7 +43,7 @@ impl Process {
              [bucket]\nurl = \"file://{}\"\ndocument_timeout = \"300ms\"\n\
              [client]\nlisten = \"{clients}\"\n[http]\nlisten = \"{health}\"\n\
              [elector]\nrenew_interval = \"200ms\"\ntimeout = \"900ms\"\nprimary_timeout = \"200ms\"\n\
-             [reads]\nlease = \"300ms\"\n[log]\nformat = \"json\"\n",
+             [reads]\nlease = \"300ms\"\nwhen_degraded = \"refuse\"\n[log]\nformat = \"json\"\n",
             disk.display(),
             bucket.display(),
         );
@@ -78,6 +78,23 @@ impl Process {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Stops every thread of it, and returns when they stand still.
+    pub(crate) async fn put_to_sleep(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        until("every thread stands still", || async {
+            let mut tasks = std::fs::read_dir(&tasks).unwrap();
+            tasks.all(|task| {
+                let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+                // `pid (name) state ...`
+                stat.rsplit(") ")
+                    .next()
+                    .is_some_and(|rest| rest.starts_with('T'))
+            })
+        })
+        .await;
     }
 
     /// What `/readyz` says: Ok, or why not.
