@@ -177,11 +177,13 @@ pub fn run(
         let mut asked = Vec::with_capacity(BATCH_MAX);
         let mut came = Vec::with_capacity(BATCH_MAX);
         let mut leave_at = None;
+        let mut has_doors = true;
         loop {
             tokio::select! {
                 biased;
                 _ = inbox.recv_many(&mut came, BATCH_MAX) => {}
-                _ = requests.recv_many(&mut asked, BATCH_MAX) => {}
+                // None at all means that the doors are gone: time still has to pass.
+                taken = requests.recv_many(&mut asked, BATCH_MAX), if has_doors => has_doors = taken > 0,
                 _ = ticks.tick() => came.push(Event::Input(Input::Tick)),
                 () = close.cancelled(), if leave_at.is_none() => {
                     leave_at = Some(now() + u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
