@@ -25,6 +25,8 @@ use crate::telemetry::Metrics;
 use crate::tls::Tls;
 use crate::{api, http};
 
+/// The shortest time between two notes of progress; etcd's own.
+const PROGRESS_MIN: Duration = Duration::from_millis(100);
 /// How often it is looked whether the Node is ready to be announced.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long the bucket may hold up the newest Chunk before the Node calls itself Degraded.
@@ -217,7 +219,7 @@ async fn serve(
     let reloads = Arc::clone(&metrics);
     let parts = parts(config, started, registration, board, metrics);
     let mut limits = api::Limits::default();
-    limits.watch.progress_every = config.watch.progress_interval;
+    limits.watch.progress_every = config.watch.progress_interval.max(PROGRESS_MIN);
     limits.request_bytes = usize::try_from(config.limits.request_bytes).unwrap_or(usize::MAX);
     let acceptor = tls.as_ref().map(|tls| tls.shared());
     let reload = tls.map(|tls| {
