@@ -131,3 +131,55 @@ pub fn first_difference(chunk: &[Record], own: &[Record]) -> Option<Revision> {
         .zip(chunk)
         .find_map(|(own, theirs)| (own != theirs).then_some(theirs.revision.min(own.revision)))
 }
+
+/// The highest Revision up to which two logs hold the same Records: both epoch tables name the same epoch
+/// there. (epoch, Revision) names one content for ever, and so does everything before it.
+#[must_use]
+pub fn agreed(
+    ours: &[(Epoch, Revision)],
+    our_last: Revision,
+    theirs: &[(Epoch, Revision)],
+    their_last: Revision,
+) -> Revision {
+    let mut at = our_last.min(their_last);
+    loop {
+        let (our, our_first) = opened(ours, at);
+        let (their, their_first) = opened(theirs, at);
+        if our == their {
+            return at;
+        }
+        at = our_first.max(their_first).prev().min(at.prev());
+    }
+}
+
+/// The epoch at `at`, and where it begins.
+fn opened(epochs: &[(Epoch, Revision)], at: Revision) -> (Epoch, Revision) {
+    let opened = epochs.partition_point(|(_, first)| *first <= at);
+    opened
+        .checked_sub(1)
+        .map_or((Epoch::ZERO, Revision::ZERO), |index| epochs[index])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(epochs: &[(u64, u64)]) -> Vec<(Epoch, Revision)> {
+        let table = epochs.iter();
+        table.map(|(epoch, first)| (Epoch(*epoch), Revision(*first))).collect()
+    }
+
+    #[test]
+    fn logs_agree_to_the_last_common_epoch_and_not_beyond() {
+        let agree = |ours: &[(u64, u64)], our_last, theirs: &[(u64, u64)], their_last| {
+            agreed(&table(ours), Revision(our_last), &table(theirs), Revision(their_last)).0
+        };
+        assert_eq!(agree(&[(1, 1)], 5, &[(1, 1)], 3), 3);
+        // H1: an epoch that never became active stands between.
+        assert_eq!(agree(&[(1, 1), (2, 2), (3, 3)], 9, &[(1, 1)], 2), 1);
+        assert_eq!(agree(&[(1, 1), (3, 4)], 9, &[(1, 1), (2, 6)], 8), 3);
+        assert_eq!(agree(&[(2, 1)], 4, &[(1, 1)], 4), 0);
+        assert_eq!(agree(&[(1, 1)], 4, &[], 0), 0);
+        assert_eq!(agree(&[(1, 1), (2, 5)], 5, &[(1, 1), (2, 5)], 9), 5);
+    }
+}

@@ -12,13 +12,18 @@ extern crate alloc;
 
 pub mod chain;
 pub mod elector;
+pub mod followers;
 pub mod key;
+pub mod message;
 pub mod node;
 pub mod primary;
+pub mod quorum;
 pub mod record;
 pub mod refusal;
 pub mod register;
+pub mod replica;
 pub mod revision;
 pub mod settings;
 pub mod step;
 pub mod txn;
+pub mod voters;

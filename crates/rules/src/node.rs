@@ -1,9 +1,10 @@
-//! Node: joins the log, the Elector and the tenure into one `step`.
+//! Node: joins the log, the Elector, the tenure and the streams into one `step`.
 //!
 //! An [`Input`] is something that has become true; an [`Effect`] is something to make true, done in list
 //! order per destination. `step` never fails, waits, logs or reads a clock. Assigning a Revision to a
 //! client's change is the one call beside it, because its answer is wanted at once.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -11,14 +12,18 @@ use alloc::vec::Vec;
 
 use crate::chain::{Found, Log, Verdict, judge};
 use crate::elector::{Around, Elector};
+use crate::followers::Follower;
+use crate::message::{Heartbeat, Message, Promise, State};
 use crate::primary::Tenure;
 use crate::record::Record;
 use crate::refusal::Refusal;
-use crate::register::{Identity, Phase, Register, Swapped};
+use crate::register::{Identity, Phase, Register, Swapped, Voter};
+use crate::replica::Following;
 use crate::revision::{Epoch, Revision};
 use crate::settings::{Moment, Settings};
 use crate::step::{Effect, Input};
 use crate::txn::Change;
+use crate::voters;
 
 /// One Node's state.
 #[derive(Debug)]
@@ -42,11 +47,40 @@ pub struct Node {
     pub(crate) marks: u64,
     /// The epoch Record of a fence that is on its way.
     pub(crate) opening: Option<Record>,
+    /// How often this disk was started.
+    pub(crate) boot_seq: u64,
+    pub(crate) started_at: Option<Moment>,
+    /// The highest epoch whose promise is on disk.
+    kept: Epoch,
+    /// Who asked for the promise that is on its way to the disk.
+    asked: Option<(String, Epoch)>,
+    /// The highest epoch this process began a tenure in: never twice in one.
+    begun: Epoch,
+    /// The newest register seen, whoever showed it.
+    pub(crate) news: Option<Register>,
+    heartbeat_at: Moment,
+    elector_heard: Moment,
+    /// The stream from the Primary, on a Replica.
+    pub(crate) following: Option<Following>,
+    pub(crate) streams: u64,
+    /// Cuts that are on their way to the disk.
+    pub(crate) cutting: usize,
+    /// The Replicas of an Active Primary.
+    pub(crate) followers: BTreeMap<String, Follower>,
+    /// Whose Receipts commit, in the own tenure.
+    pub(crate) voters: Vec<Voter>,
+    pub(crate) quorum: i32,
+    pub(crate) change: Option<voters::Change>,
+    pub(crate) voters_changed_at: Moment,
+    /// Since when the oldest uncommitted Record has waited, or the last one was committed.
+    pub(crate) uncommitted_since: Option<Moment>,
+    /// Since when a Record has waited for the bucket.
+    unsent_since: Option<Moment>,
 }
 
 impl Node {
-    /// A Node that starts with what its own disk holds. `seed` makes its marks; it must be fresh at every
-    /// start. `peer_address` is where other Nodes will reach it.
+    /// A Node that starts with what its own disk holds. `boot_seq` is how often the disk was started, `seed`
+    /// makes its marks and must be fresh at every start, `peer_address` is where other Nodes reach it.
     #[must_use]
     pub fn new(
         me: Identity,
@@ -54,8 +88,10 @@ impl Node {
         log: Log,
         promised: Epoch,
         peer_address: String,
-        seed: u64,
+        (boot_seq, seed): (u64, u64),
     ) -> Node {
+        // Holding a Record of an epoch counts as having seen it.
+        let promised = promised.max(log.epoch_at(log.last));
         Node {
             leader_id: Arc::from(me.node_id.as_str()),
             elector: Elector::new(me.clone(), settings, peer_address),
@@ -74,6 +110,24 @@ impl Node {
             closing: false,
             marks: seed,
             opening: None,
+            boot_seq,
+            started_at: None,
+            kept: promised,
+            asked: None,
+            begun: Epoch::ZERO,
+            news: None,
+            heartbeat_at: 0,
+            elector_heard: 0,
+            following: None,
+            streams: 0,
+            cutting: 0,
+            followers: BTreeMap::new(),
+            voters: Vec::new(),
+            quorum: 0,
+            change: None,
+            voters_changed_at: 0,
+            uncommitted_since: None,
+            unsent_since: None,
         }
     }
 
@@ -130,9 +184,10 @@ impl Node {
     /// Assigns the next Revision to a client's change.
     ///
     /// # Errors
-    /// `NoLeader` unless this Node is the Active Primary; `TooManyRequests` when too much waits.
+    /// `NoLeader` unless this Node is the Active Primary and its gate is open (see `is_gated`);
+    /// `TooManyRequests` when too much waits.
     pub fn assign(&mut self, change: &Change, created_at: i64) -> Result<Record, Refusal> {
-        let Tenure::Active(epoch) = self.tenure else {
+        let (Tenure::Active(epoch), false) = (self.tenure, self.is_gated()) else {
             return Err(Refusal::NoLeader);
         };
         if self.log.last.since(self.log.committed) >= self.settings.pending_max {
@@ -149,25 +204,52 @@ impl Node {
         Ok(record)
     }
 
-    /// Sends off what waits for the bucket, if nothing is on its way: called when a batch is decided.
-    pub fn flush(&mut self) -> Option<Effect> {
-        let waits = self.tenure.writes() && self.log.last > self.log.durable;
-        if !waits || self.uploading {
-            return None;
+    /// Sends off what waits for the bucket and for the Replicas: called when a batch is decided.
+    pub fn flush(&mut self, now: Moment) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.replicate(now, &mut effects);
+        if self.log.last == self.log.committed {
+            self.uncommitted_since = None;
+        } else {
+            self.uncommitted_since.get_or_insert(now);
         }
+        if !self.tenure.writes() || self.log.last == self.log.durable {
+            self.unsent_since = None;
+            return effects;
+        }
+        let since = *self.unsent_since.get_or_insert(now);
+        if self.uploading {
+            return effects;
+        }
+        let waits = self.log.committed.since(self.log.durable);
+        let due = now >= since + self.settings.upload_age || waits >= self.settings.upload_records;
+        let last = if self.is_on_bucket_path(now) {
+            self.log.last
+        } else if due && waits > 0 {
+            self.log.committed
+        } else {
+            return effects;
+        };
         self.uploading = true;
-        Some(Effect::Upload {
+        self.unsent_since = Some(now);
+        effects.push(Effect::Upload {
             first: self.log.tail_slot(),
-            last: self.log.last,
+            last,
             opening: None,
-        })
+        });
+        effects
     }
 
     /// Takes in what has become true at `now`, with the wall clock `created_at` for Records it opens.
     pub fn step(&mut self, now: Moment, created_at: i64, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.started_at.get_or_insert(now);
+        let before = self.tenure;
+        let moves_data = input.moves_data();
         match input {
             Input::Tick => {}
+            Input::Received(from, message) => self.received(now, from, message, &mut effects),
+            Input::Truncated(_) => self.is_cut(),
             Input::LockRead(Ok(found)) => {
                 if let Err(reason) = self.elector.lock_read(now, found) {
                     effects.push(Effect::Refuse(reason));
@@ -177,11 +259,11 @@ impl Node {
             Input::LockSwapped(outcome) => self.elector.lock_swapped(now, outcome),
             Input::RegisterRead(Ok(found)) => {
                 self.elector.register_read(found);
-                self.heed_register(&mut effects);
+                self.heed_register(now, &mut effects);
             }
             Input::RegisterRead(Err(())) => self.elector.register_unread(now),
             Input::RegisterSwapped(outcome) => self.register_swapped(now, outcome, &mut effects),
-            Input::Promised(epoch) => self.is_promised(now, epoch),
+            Input::Promised(epoch) => self.is_promised(now, epoch, &mut effects),
             Input::SlotRead(slot, found) => self.slot_read(now, slot, found, &mut effects),
             Input::Uploaded(first, last) => self.uploaded(first, last, &mut effects),
             Input::SlotTaken(slot) => self.slot_taken(now, slot, &mut effects),
@@ -202,7 +284,25 @@ impl Node {
             Input::Close => self.closing = true,
         }
         self.advance(now, created_at, &mut effects);
+        // The Elector has nothing to learn from Records on their way: time will tell it soon enough.
+        if !moves_data || self.tenure != before {
+            self.tend_elector(now, &mut effects);
+        }
         effects
+    }
+
+    /// The disk holds the promise: whoever asked for it is answered.
+    pub(crate) fn promise_kept(&mut self, now: Moment, epoch: Epoch, effects: &mut Vec<Effect>) {
+        self.kept = self.kept.max(epoch);
+        if let Some((to, asked)) = self.asked.take_if(|(_, asked)| *asked <= self.kept) {
+            let promise = Promise {
+                epoch: asked,
+                newest: self.newest(),
+                eligible: self.is_eligible(),
+                up: self.up(now),
+            };
+            effects.push(Effect::Send(to, Message::Promise(promise)));
+        }
     }
 
     pub(crate) fn mark(marks: &mut u64) -> String {
@@ -217,58 +317,201 @@ impl Node {
         format!("{:016x}{:016x}", next(), next())
     }
 
-    fn around(&self) -> Around {
-        Around {
-            tenure: self.tenure.epoch(),
-            active: matches!(self.tenure, Tenure::Active(_)),
-            eligible: self.trouble().is_none() && !self.closing,
-            resigns: self.trouble().is_some() || (self.closing && self.tenure == Tenure::None),
+    /// How this Node is.
+    fn heartbeat(&self, now: Moment) -> Heartbeat {
+        let active = matches!(self.tenure, Tenure::Active(_));
+        Heartbeat {
+            sent: now,
             promised: self.promised,
+            newest: self.newest(),
+            committed: self.log.committed,
+            eligible: self.is_eligible(),
+            up: self.up(now),
+            tenure: self.tenure.epoch().map(|epoch| (epoch, active)),
+            hears: self.hears(now),
+            register_seq: self.news.as_ref().map_or(0, |register| register.seq),
         }
+    }
+
+    fn is_eligible(&self) -> bool {
+        self.trouble().is_none() && !self.closing
+    }
+
+    fn up(&self, now: Moment) -> u64 {
+        now - self.started_at.unwrap_or(now).min(now)
+    }
+
+    fn newest(&self) -> (Epoch, Revision) {
+        (self.log.epoch_at(self.log.appended), self.log.appended)
     }
 
     /// Everything that follows from the state as it now is.
     fn advance(&mut self, now: Moment, created_at: i64, effects: &mut Vec<Effect>) {
-        self.commit(effects);
+        self.tend_following(now, effects);
+        self.commit(now, effects);
+        self.send_receipt(effects);
         self.go_on(now, created_at, effects);
+        self.tend_voters(now, effects);
         self.close(now, effects);
-        let around = self.around();
-        effects.extend(
-            self.elector
-                .tick(now, around, &mut || Self::mark(&mut self.marks)),
-        );
         self.follow(now, effects);
-        let lease = self.elector.grant(now, around);
-        if lease > self.lease_until {
-            self.lease_until = lease;
-            effects.push(Effect::Lease(lease));
+    }
+
+    fn tend_elector(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let heartbeat = self.heartbeat(now);
+        let around = Around {
+            leaves: self.closing && self.tenure == Tenure::None,
+            resigns: self.trouble().is_some(),
+            heartbeat: heartbeat.clone(),
+        };
+        let me = self.me.clone();
+        if let Some(state) = self.elector.heartbeat(now, &me, heartbeat.clone()) {
+            self.heed_state(now, &state, effects);
+        } else if now >= self.heartbeat_at
+            && let Some(elector) = self.elector.lock().and_then(|lock| lock.elector.as_ref())
+            && elector.node_id != self.me.node_id
+        {
+            self.heartbeat_at = now + self.settings.heartbeat_interval;
+            let to = elector.node_id.clone();
+            effects.push(Effect::Send(to, Message::Heartbeat(heartbeat)));
+        }
+        let mark = &mut || Self::mark(&mut self.marks);
+        effects.extend(self.elector.tick(now, &around, mark));
+    }
+
+    /// Another Node says something.
+    fn received(
+        &mut self,
+        now: Moment,
+        from: Identity,
+        message: Message,
+        effects: &mut Vec<Effect>,
+    ) {
+        match message {
+            Message::Heartbeat(heartbeat) => {
+                if let Some(state) = self.elector.heartbeat(now, &from, heartbeat) {
+                    effects.push(Effect::Send(from.node_id, Message::State(state)));
+                }
+            }
+            Message::State(state) => self.heed_state(now, &state, effects),
+            Message::Look => self.elector.look(now),
+            Message::Prepare(epoch) => self.prepare(from, epoch, effects),
+            Message::Promise(promise) => self.elector.promised(from, promise),
+            Message::Refused(epoch) => {
+                self.elector.refused(epoch);
+                if self.tenure.epoch().is_some_and(|own| epoch > own) {
+                    self.end_tenure(effects);
+                }
+            }
+            Message::Hello(hello) => self.greeted(now, &from, &hello, effects),
+            Message::Welcome {
+                epoch,
+                stream,
+                agreed,
+            } => self.welcomed(now, &from, (epoch, stream), agreed, effects),
+            Message::Records(piece) => self.replicated(now, &from, piece, effects),
+            Message::Receipt {
+                epoch,
+                stream,
+                revision,
+                record_epoch,
+            } => self.receipted(now, &from, (epoch, stream), (revision, record_epoch)),
+        }
+    }
+
+    /// The Elector asks for a promise. A Primary that promises ends its tenure before it answers.
+    fn prepare(&mut self, from: Identity, epoch: Epoch, effects: &mut Vec<Effect>) {
+        if self.corrupt.is_some() {
+            return;
+        }
+        if epoch < self.promised {
+            let refused = Message::Refused(self.promised);
+            effects.push(Effect::Send(from.node_id, refused));
+            return;
+        }
+        if self.tenure.epoch().is_some_and(|own| own < epoch) {
+            self.end_tenure(effects);
+        }
+        if self.following.as_ref().is_some_and(|following| following.epoch < epoch) {
+            self.following = None;
+        }
+        self.promised = epoch;
+        self.asked = Some((from.node_id, epoch));
+        effects.push(Effect::Promise(epoch));
+    }
+
+    /// The Elector says what is. What names a higher epoch than ours ends our tenure.
+    fn heed_state(&mut self, now: Moment, state: &State, effects: &mut Vec<Effect>) {
+        self.elector_heard = now;
+        let Some(register) = &state.register else {
+            return;
+        };
+        self.heard_register(register);
+        let own = self.tenure.epoch();
+        if own.is_some_and(|own| register.epoch > own) {
+            self.end_tenure(effects);
+        }
+        let mine = register.primary.as_ref() == Some(&self.me);
+        if mine && own.is_none() && register.epoch > self.begun {
+            self.elector.look(now);
+        }
+        let until = state.echo + register.lease;
+        if state.grant
+            && mine
+            && self.tenure == Tenure::Active(register.epoch)
+            && until > self.lease_until
+        {
+            self.lease_until = until;
+            effects.push(Effect::Lease(until));
         }
     }
 
     /// Raises committed: by the bucket path, what the chain and the own disk both hold. Not while the
     /// fence waits for the register: a fence that landed in a cleaned-up slot must never have been believed.
-    fn commit(&mut self, effects: &mut Vec<Effect>) {
+    /// By the quorum path, what enough voters hold; on a Replica, what its stream says is committed.
+    fn commit(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         if matches!(self.tenure, Tenure::Activating(..)) {
             return;
         }
-        let committed = self.log.durable.min(self.log.appended);
+        let told = match self.tenure {
+            Tenure::None => self.told_committed(),
+            tenure if tenure.writes() => self.quorum_committed(),
+            _ => Revision::ZERO,
+        };
+        let committed = self.log.durable.max(told).min(self.log.appended);
         if committed > self.log.committed {
             self.log.committed = committed;
+            self.uncommitted_since = (self.log.last > committed).then_some(now);
             effects.push(Effect::Release(committed));
         }
     }
 
-    /// A register that names another epoch than ours ends our tenure; one that names us begins it.
-    fn heed_register(&mut self, effects: &mut Vec<Effect>) {
+    /// A register that was read: one of a higher epoch ends our tenure; one that names us begins it.
+    fn heed_register(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let Some(register) = self.elector.register().cloned() else {
             return;
         };
+        self.heard_register(&register);
         if self
             .tenure
             .epoch()
             .is_some_and(|epoch| register.epoch > epoch)
         {
             self.end_tenure(effects);
+        }
+        let mine = register.primary.as_ref() == Some(&self.me);
+        let is_new = register.epoch > self.begun && register.epoch >= self.promised;
+        if mine
+            && register.phase == Phase::Starting
+            && self.tenure == Tenure::None
+            && is_new
+            && self.is_eligible()
+        {
+            self.begun = register.epoch;
+            self.promised = register.epoch;
+            self.following = None;
+            self.tenure = Tenure::Promising(register.epoch);
+            self.heartbeat_at = now;
+            effects.push(Effect::Promise(register.epoch));
         }
     }
 
@@ -281,31 +524,47 @@ impl Node {
         let lost = matches!(outcome, Swapped::Lost(_));
         let Some(register) = self.elector.register_swapped(now, outcome) else {
             if lost {
-                self.heed_register(effects);
+                self.swap_lost(effects);
+                self.heed_register(now, effects);
             }
             return;
         };
-        let is_mine = register.primary.as_ref() == Some(&self.me);
-        match (register.phase, self.tenure) {
-            (Phase::Starting, Tenure::None) if is_mine => {
-                self.tenure = Tenure::Promising(register.epoch);
-                effects.push(Effect::Promise(register.epoch));
+        self.heed_register(now, effects);
+        if register.primary.as_ref() == Some(&self.me) && register.phase == Phase::Active {
+            match self.tenure {
+                Tenure::Activating(epoch, _) if epoch == register.epoch => {
+                    self.tenure = Tenure::Active(epoch);
+                    self.followers.clear();
+                    self.heartbeat_at = now;
+                }
+                Tenure::Active(epoch) if epoch == register.epoch => {}
+                _ => return,
             }
-            (Phase::Active, Tenure::Activating(epoch, _)) if is_mine && epoch == register.epoch => {
-                self.tenure = Tenure::Active(epoch);
-            }
-            (Phase::Active, Tenure::Closing(_)) if register.is_closed() => {
-                self.tenure = Tenure::None;
-            }
-            _ => {}
+            self.change = None;
+            self.voters = register.voters;
+            self.quorum = register.quorum;
+            self.voters_changed_at = now;
+        } else if register.is_closed() && matches!(self.tenure, Tenure::Closing(_)) {
+            self.tenure = Tenure::None;
+            self.heartbeat_at = now;
+        }
+    }
+
+    /// Our swap of the register can never land: somebody claimed the next epoch.
+    fn swap_lost(&mut self, effects: &mut Vec<Effect>) {
+        let writes = self.tenure.writes() || matches!(self.tenure, Tenure::Activating(..));
+        if writes {
+            self.end_tenure(effects);
         }
     }
 
     /// Reads the tail slot when there is reason to: a tenure that begins, or a Node that follows.
     fn follow(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let wants = matches!(self.tenure, Tenure::None | Tenure::Reading(_));
+        let alone = self.tenure == Tenure::None && self.hears(now).is_none();
+        let wants = alone || matches!(self.tenure, Tenure::Reading(_));
         let idle = !self.slot_reading && !self.closing && self.trouble().is_none();
-        if wants && idle && self.log.appended == self.log.last && now >= self.slot_read_at {
+        let settled = self.log.appended == self.log.last && self.cutting == 0;
+        if wants && idle && settled && now >= self.slot_read_at {
             self.slot_reading = true;
             effects.push(Effect::ReadSlot {
                 slot: self.log.tail_slot(),
@@ -323,7 +582,9 @@ impl Node {
     ) {
         self.slot_reading = false;
         let expected = matches!(self.tenure, Tenure::None | Tenure::Reading(_));
-        if !expected || slot != self.log.tail_slot() {
+        // What was read was compared with the disk as it was: a log that moved on asks again.
+        let moved = self.log.appended != self.log.last || self.cutting > 0;
+        if !expected || moved || self.hears(now).is_some() || slot != self.log.tail_slot() {
             return;
         }
         match found {
@@ -352,11 +613,11 @@ impl Node {
             self.end_tenure(effects);
         }
         self.promised = self.promised.max(last.epoch);
+        self.following = None;
         let end = last.revision;
         if let Verdict::Import { keep } = verdict {
             if keep < self.log.last {
-                self.log.truncate(keep);
-                effects.push(Effect::Truncate(keep));
+                self.cut(keep, effects);
             }
             let records: Vec<Record> = found
                 .records
@@ -374,6 +635,8 @@ impl Node {
 
     fn disk_lost(&mut self, reason: String, effects: &mut Vec<Effect>) {
         self.end_tenure(effects);
+        self.following = None;
+        self.cutting = 0;
         self.disk = Err(reason);
     }
 
@@ -396,14 +659,13 @@ impl Node {
                 effects,
             );
         }
-        self.log.truncate(last);
+        self.cut(last, effects);
         self.log.appended = self.log.last;
         // What was uploaded but not appended is read from the chain again.
         self.log.durable = durable;
-        effects.push(Effect::Truncate(last));
     }
 
-    fn damage(&mut self, reason: String, effects: &mut Vec<Effect>) {
+    pub(crate) fn damage(&mut self, reason: String, effects: &mut Vec<Effect>) {
         self.end_tenure(effects);
         self.corrupt = Some(reason.clone());
         effects.push(Effect::Corrupt(reason));

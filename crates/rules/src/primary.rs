@@ -135,6 +135,9 @@ impl Node {
         }
         self.tenure = Tenure::None;
         self.lease_until = 0;
+        self.voters.clear();
+        self.followers.clear();
+        self.change = None;
         if core::mem::take(&mut self.uploading) {
             effects.push(Effect::AbandonUpload);
         }
@@ -176,8 +179,9 @@ impl Node {
         }
     }
 
-    pub(crate) fn is_promised(&mut self, now: Moment, epoch: Epoch) {
+    pub(crate) fn is_promised(&mut self, now: Moment, epoch: Epoch, effects: &mut Vec<Effect>) {
         self.promised = self.promised.max(epoch);
+        self.promise_kept(now, epoch, effects);
         if self.tenure == Tenure::Promising(epoch) {
             self.tenure = Tenure::Reading(epoch);
             self.caught_up = false;

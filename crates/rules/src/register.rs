@@ -29,7 +29,7 @@ pub fn countable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::E
 pub struct Version(pub Arc<str>);
 
 /// One process of one Node: its name, its disk, its life.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
     /// The Node's name.
     pub node_id: String,

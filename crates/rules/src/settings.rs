@@ -23,6 +23,16 @@ pub struct Settings {
     pub retry: u64,
     /// The most Records that may wait for their commit.
     pub pending_max: u64,
+    /// How often a Node tells the Elector how it is, and the Primary its Replicas that it lives.
+    pub heartbeat_interval: u64,
+    /// How long Receipts may be missing before everything goes to the bucket at once.
+    pub receipt_timeout: u64,
+    /// How long a committed Record may wait for the bucket.
+    pub upload_age: u64,
+    /// How many committed Records may wait for the bucket.
+    pub upload_records: u64,
+    /// Receipts wanted: -1 majority, 0 none (bucket path), K static.
+    pub quorum: i32,
 }
 
 impl Default for Settings {
@@ -36,6 +46,11 @@ impl Default for Settings {
             follow_interval: 1_000,
             retry: 200,
             pending_max: 100_000,
+            heartbeat_interval: 500,
+            receipt_timeout: 500,
+            upload_age: 1_000,
+            upload_records: 10_000,
+            quorum: crate::quorum::MAJORITY,
         }
     }
 }

@@ -4,8 +4,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::chain::Found;
+use crate::message::{Message, Records};
 use crate::record::Record;
-use crate::register::{Held, Lock, Register, Swapped, Version};
+use crate::register::{Held, Identity, Lock, Register, Swapped, Version};
 use crate::revision::{Epoch, Revision};
 use crate::settings::Moment;
 
@@ -45,8 +46,26 @@ pub enum Input {
     },
     /// An object of the chain is damaged. Names it.
     ChainDamaged(String),
+    /// Another Node (who is known to be who it says) told us this.
+    Received(Identity, Message),
+    /// The own disk is cut as the last Truncate asked.
+    Truncated(Revision),
     /// Close: make everything durable, then leave.
     Close,
+}
+
+impl Input {
+    /// Whether it only tells of Records on their way: what comes by the thousand.
+    #[must_use]
+    pub fn moves_data(&self) -> bool {
+        match self {
+            Input::Appended(_) | Input::Uploaded(..) => true,
+            Input::Received(_, message) => {
+                matches!(message, Message::Records(_) | Message::Receipt { .. })
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Something to make true.
@@ -94,12 +113,27 @@ pub enum Effect {
     AbandonUpload,
     /// Append these to the own disk and show them to compares; answer with `Appended`.
     Append(Vec<Record>),
-    /// Remove everything above from disk and view.
+    /// Remove everything above from disk and view; answer with `Truncated`.
     Truncate(Revision),
     /// The bucket holds the chain up to here.
     Durable(Revision),
     /// Clients may be told of everything up to here.
     Release(Revision),
+    /// Tell another Node, or this one itself, by its name.
+    Send(String, Message),
+    /// Tell every Node that is known.
+    Broadcast(Message),
+    /// Send a Replica these Records of the own log, `(after, upto]`; none, to say what is committed.
+    Replicate {
+        /// The Replica's name.
+        to: String,
+        /// Everything but the Records.
+        head: Records,
+        /// The newest Record to send.
+        upto: Revision,
+    },
+    /// This Node's disk does not hold what it receipted. It counts no more. Says who and why.
+    Distrust(String, String),
     /// Linearizable reads may be answered here until then; 0 ends it.
     Lease(Moment),
     /// Everything that waits for a commit has an unknown outcome.

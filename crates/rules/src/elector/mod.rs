@@ -1,0 +1,379 @@
+//! The Elector: winning and keeping the lock, and appointing the Primary through the register.
+//!
+//! A follower takes the lock only if it saw the same version for the whole timeout on its own clock; a
+//! holder stops acting when its last successful renewal *started* more than the timeout less a margin
+//! ago. That is liveness only: two Electors at once are safe, because each epoch is claimed by one swap of
+//! the register and names one Primary for ever.
+//!
+//! Appointing takes two swaps: claim the next epoch, then name the Primary, and in between whatever read
+//! lease an earlier Primary may hold runs out. Without voters no promises are asked: the fence protects.
+
+mod appoint;
+mod lock;
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::message::{Heartbeat, Message, State};
+use crate::register::{Held, Identity, Lock, Pending, Phase, Register, Swapped};
+use crate::revision::Epoch;
+use crate::settings::{Moment, Settings};
+use crate::step::Effect;
+
+use appoint::Appointing;
+
+/// What a Node does as Elector, or as a candidate for it.
+#[derive(Debug)]
+pub struct Elector {
+    me: Identity,
+    settings: Settings,
+    peer_address: String,
+    /// The lock as last read or won, and since when (own clock) it has been this version.
+    seen: Option<(Held<Lock>, Moment)>,
+    /// Whether the store has answered about the lock at all.
+    looked: bool,
+    /// When the last successful renewal of our lock started; `None` unless we hold it.
+    renewed: Option<Moment>,
+    /// When this process took the lock.
+    since: Moment,
+    lock_swap: Option<Pending<Lock>>,
+    lock_read_at: Moment,
+    lock_reading: bool,
+    /// The register as last read or won.
+    register: Option<Held<Register>>,
+    /// Whether `register` is what the store held when we last looked (`None` then means: absent).
+    register_known: bool,
+    register_reading: bool,
+    register_read_at: Moment,
+    register_swap: Option<Pending<Register>>,
+    /// The epoch we claimed and have not named a Primary in.
+    appointing: Option<Appointing>,
+    /// When we last named a Primary.
+    named_at: Moment,
+    /// The last sign of life of each Node, this one included.
+    signs: BTreeMap<String, Sign>,
+    /// Until when the newest lease we granted may run, on our clock.
+    granted_until: Moment,
+    /// The highest epoch somebody refused us with.
+    refused: Epoch,
+    /// Every Node is to look at the lock.
+    announces: bool,
+    /// Every Node is to hear of the register.
+    pushes: bool,
+    resigning: bool,
+}
+
+/// A Node's last Heartbeat.
+#[derive(Debug)]
+struct Sign {
+    at: Moment,
+    from: Identity,
+    heartbeat: Heartbeat,
+}
+
+/// What the rest of the Node tells its Elector at every step.
+#[derive(Clone, Debug)]
+pub struct Around {
+    /// How this Node is, as it tells any Elector.
+    pub heartbeat: Heartbeat,
+    /// Whether this Node leaves, and gives up the lock when somebody else can act.
+    pub leaves: bool,
+    /// Whether this Node gives up the lock at once.
+    pub resigns: bool,
+}
+
+impl Around {
+    fn tenure(&self) -> Option<Epoch> {
+        self.heartbeat.tenure.map(|(epoch, _)| epoch)
+    }
+}
+
+impl Elector {
+    /// An Elector-to-be that has read nothing.
+    #[must_use]
+    pub fn new(me: Identity, settings: Settings, peer_address: String) -> Elector {
+        Elector {
+            me,
+            settings,
+            peer_address,
+            seen: None,
+            looked: false,
+            renewed: None,
+            since: 0,
+            lock_swap: None,
+            lock_read_at: 0,
+            lock_reading: false,
+            register: None,
+            register_known: false,
+            register_reading: false,
+            register_read_at: 0,
+            register_swap: None,
+            appointing: None,
+            named_at: 0,
+            signs: BTreeMap::new(),
+            granted_until: 0,
+            refused: Epoch::ZERO,
+            announces: false,
+            pushes: false,
+            resigning: false,
+        }
+    }
+
+    /// Whether this Node may act as Elector at `now`.
+    #[must_use]
+    pub fn is_acting(&self, now: Moment) -> bool {
+        let limit = self.settings.elector_timeout - self.settings.margin;
+        !self.resigning && self.renewed.is_some_and(|renewed| now < renewed + limit)
+    }
+
+    /// The lock as last seen.
+    #[must_use]
+    pub fn lock(&self) -> Option<&Lock> {
+        self.seen.as_ref().map(|(held, _)| &held.document)
+    }
+
+    /// The register as last seen.
+    #[must_use]
+    pub fn register(&self) -> Option<&Register> {
+        self.register.as_ref().map(|held| &held.document)
+    }
+
+    /// A Node tells how it is: what the Elector answers, if this Node is the Elector.
+    ///
+    /// A grant lets the Primary of the register answer linearizable reads for the register's lease, counted
+    /// from when it *sent* this Heartbeat. None is given once the next epoch is being claimed.
+    pub fn heartbeat(
+        &mut self,
+        now: Moment,
+        from: &Identity,
+        heartbeat: Heartbeat,
+    ) -> Option<State> {
+        if !self.is_acting(now) {
+            return None;
+        }
+        if heartbeat.register_seq > self.register().map_or(0, |register| register.seq) {
+            self.register_known = false;
+            self.register_read_at = self.register_read_at.min(now);
+        }
+        let grant = self.may_grant(from, &heartbeat);
+        let lease = self.register().map_or(0, |register| register.lease);
+        if grant {
+            self.granted_until = self.granted_until.max(now + lease);
+        }
+        let state = State {
+            echo: heartbeat.sent,
+            grant,
+            register: self.register().cloned(),
+        };
+        let sign = Sign {
+            at: now,
+            from: from.clone(),
+            heartbeat,
+        };
+        self.signs.insert(from.node_id.clone(), sign);
+        Some(state)
+    }
+
+    fn may_grant(&self, from: &Identity, heartbeat: &Heartbeat) -> bool {
+        let idle = self.register_swap.is_none() && self.appointing.is_none();
+        idle && self.register().is_some_and(|register| {
+            register.phase == Phase::Active
+                && register.lease > 0
+                && register.primary.as_ref() == Some(from)
+                && heartbeat.tenure == Some((register.epoch, true))
+        })
+    }
+
+    /// Somebody has promised `epoch`: whatever is lower is refused.
+    pub fn refused(&mut self, epoch: Epoch) {
+        self.refused = self.refused.max(epoch);
+    }
+
+    /// The lock, or the register, changed: look at once.
+    pub fn look(&mut self, now: Moment) {
+        self.lock_read_at = self.lock_read_at.min(now);
+        self.register_read_at = self.register_read_at.min(now);
+    }
+
+    /// Whether nothing of ours is left in the lock.
+    #[must_use]
+    pub fn has_resigned(&self) -> bool {
+        self.resigning && self.renewed.is_none() && self.lock_swap.is_none()
+    }
+
+    /// Whether a swap of the register is on its way: what it guards stays closed until it is settled.
+    #[must_use]
+    pub fn is_swapping(&self) -> bool {
+        self.register_swap.is_some()
+    }
+
+    /// What time asks for: looks, renewals, claims, and unsettled writes sent again.
+    pub fn tick(
+        &mut self,
+        now: Moment,
+        around: &Around,
+        mark: &mut dyn FnMut() -> String,
+    ) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.resigning = around.resigns || (around.leaves && !self.is_needed(now));
+        self.tend_lock(now, mark, &mut effects);
+        self.tend_register(now, around, mark, &mut effects);
+        self.push(now, &mut effects);
+        effects
+    }
+
+    /// Whether an Elector that leaves still has somebody to appoint.
+    fn is_needed(&self, now: Moment) -> bool {
+        let others = self
+            .signs
+            .values()
+            .any(|sign| self.is_fresh(now, sign) && sign.from.node_id != self.me.node_id);
+        let has_primary = self.register().is_some_and(|register| {
+            let primary = register.primary.as_ref();
+            register.phase == Phase::Active && primary.is_some_and(|primary| *primary != self.me)
+        });
+        self.is_acting(now) && others && !has_primary
+    }
+
+    fn is_fresh(&self, now: Moment, sign: &Sign) -> bool {
+        now < sign.at + self.settings.primary_timeout
+    }
+
+    /// Tells every Node of a register that changed, without waiting for its Heartbeat.
+    fn push(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if !core::mem::take(&mut self.pushes) || !self.is_acting(now) {
+            return;
+        }
+        let state = State {
+            echo: 0,
+            grant: false,
+            register: self.register().cloned(),
+        };
+        for sign in self.signs.values() {
+            if self.is_fresh(now, sign) && sign.from.node_id != self.me.node_id {
+                let to = sign.from.node_id.clone();
+                effects.push(Effect::Send(to, Message::State(state.clone())));
+            }
+        }
+    }
+}
+
+impl Elector {
+    /// The store answered what the register is.
+    pub fn register_read(&mut self, found: Option<Held<Register>>) {
+        self.register_reading = false;
+        if self.register_swap.is_none() {
+            self.pushes |= self.register.as_ref().map(|held| &held.version)
+                != found.as_ref().map(|held| &held.version);
+            self.register = found;
+            self.register_known = true;
+        }
+    }
+
+    /// A read of the register brought no answer.
+    pub fn register_unread(&mut self, now: Moment) {
+        self.register_reading = false;
+        self.register_read_at = now + self.settings.retry;
+    }
+
+    /// One attempt to swap the register came back. Returns whether the document we wrote is in force.
+    pub fn register_swapped(
+        &mut self,
+        now: Moment,
+        outcome: Swapped<Register>,
+    ) -> Option<Register> {
+        let mut pending = self.register_swap.take()?;
+        match outcome {
+            Swapped::Won(version) => {
+                let document = pending.document.clone();
+                self.pushes = true;
+                self.register = Some(Held {
+                    document: pending.document,
+                    version,
+                });
+                self.register_known = true;
+                if document.phase != Phase::Claimed {
+                    self.appointing = None;
+                    self.named_at = now;
+                }
+                Some(document)
+            }
+            Swapped::Lost(current) => {
+                self.register = current;
+                self.register_known = true;
+                self.appointing = None;
+                None
+            }
+            Swapped::Unknown => {
+                pending.again = Some(now + self.settings.retry);
+                self.register_swap = Some(pending);
+                None
+            }
+        }
+    }
+
+    /// The Primary's own swap of the register: `change` edits a copy of it.
+    pub fn swap_register(
+        &mut self,
+        now: Moment,
+        mark: String,
+        change: impl FnOnce(&mut Register),
+    ) -> Option<Effect> {
+        let held = self.register.as_ref()?;
+        let mut next = held.document.clone();
+        next.seq += 1;
+        next.mark = mark;
+        change(&mut next);
+        let expected = Some(held.version.clone());
+        self.register_swap = Some(Pending::new(expected.clone(), next.clone(), now));
+        Some(Effect::SwapRegister {
+            expected,
+            register: next,
+        })
+    }
+
+    fn tend_register(
+        &mut self,
+        now: Moment,
+        around: &Around,
+        mark: &mut dyn FnMut() -> String,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(pending) = &mut self.register_swap {
+            if pending.again.is_some_and(|again| now >= again) {
+                pending.again = None;
+                effects.push(Effect::SwapRegister {
+                    expected: pending.expected.clone(),
+                    register: pending.document.clone(),
+                });
+            }
+            return;
+        }
+        if self.register_reading {
+            return;
+        }
+        if !self.is_acting(now) {
+            // A Primary that lost the lock looks, too: it may have been deposed.
+            if !self.resigning && now >= self.register_read_at {
+                self.read_register(now, effects);
+            }
+            return;
+        }
+        if !self.register_known {
+            if now >= self.register_read_at {
+                self.read_register(now, effects);
+            }
+            return;
+        }
+        if !self.resigning {
+            self.appoint(now, around, mark, effects);
+        }
+    }
+
+    fn read_register(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        self.register_reading = true;
+        self.register_read_at = now + self.settings.renew_interval;
+        effects.push(Effect::ReadRegister);
+    }
+}
