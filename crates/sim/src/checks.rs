@@ -103,16 +103,36 @@ impl Checks {
         assert_eq!(*first, name, "epoch {} named two primaries", register.epoch);
     }
 
-    /// Claim 2, at the end: everything acknowledged is in the chain, with the content that was shown.
-    pub fn finish(&self, bucket: &SimBucket) {
-        let chain = bucket.chain();
+    /// Claim 2: everything acknowledged is in the log of every later Primary, with the content that was shown.
+    pub fn begins(&self, node: usize, log: &[Record]) {
         assert!(
-            chain.len() as u64 >= self.acknowledged.0,
-            "the chain lacks acknowledged writes"
+            log.len() as u64 >= self.acknowledged.0,
+            "node {node} became primary with a log up to {}, {} was acknowledged",
+            log.len(),
+            self.acknowledged
         );
-        for record in chain {
+        self.compare(log.iter());
+    }
+
+    /// Claim 2, at the end: chain and Primary hold everything acknowledged.
+    pub fn finish(&self, bucket: &SimBucket, log: &[Record]) {
+        let chain = bucket.chain();
+        let held = chain.len().max(log.len()) as u64;
+        assert!(
+            held >= self.acknowledged.0,
+            "the chain and the primary lack acknowledged writes"
+        );
+        self.compare(chain.into_iter());
+        self.compare(log.iter());
+    }
+
+    fn compare<'a>(&self, log: impl Iterator<Item = &'a Record>) {
+        for record in log {
+            if record.revision > self.acknowledged {
+                break;
+            }
             if let Some(shown) = self.visible.get(&record.revision) {
-                assert_eq!(shown, record, "the chain holds another {}", record.revision);
+                assert_eq!(shown, record, "a log holds another {}", record.revision);
             }
         }
     }

@@ -13,6 +13,7 @@ use rules::txn::Meta;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     pub(crate) incarnation: u64,
+    pub(crate) boot_seq: u64,
     pub(crate) records: Vec<Record>,
     pub(crate) promised: Epoch,
     pub(crate) durable: Revision,
@@ -58,6 +59,13 @@ pub struct SimNode {
     pub(crate) log: Vec<Record>,
     pub(crate) shown: Revision,
     pub(crate) upload: u64,
+    /// The disk as it once was: what an operator who restores volumes brings back.
+    pub(crate) image: Option<Disk>,
+    /// Until when the bucket cannot be reached.
+    pub(crate) bucket_cut_until: u64,
+    /// Until when messages to the Node of this number are lost.
+    pub(crate) cut_until: BTreeMap<usize, u64>,
+    pub(crate) was_active: bool,
 }
 
 impl SimNode {
@@ -74,6 +82,10 @@ impl SimNode {
             log: Vec::new(),
             shown: Revision::ZERO,
             upload: 0,
+            image: None,
+            bucket_cut_until: 0,
+            cut_until: BTreeMap::new(),
+            was_active: false,
         }
     }
 
