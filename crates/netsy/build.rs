@@ -4,7 +4,7 @@ const PROTOS: &str = "../../proto";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed={PROTOS}");
-    let files = protox::compile(["datafile.proto"], [PROTOS])?;
+    let files = protox::compile(["datafile.proto", "peer.proto"], [PROTOS])?;
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(files)?;

@@ -11,6 +11,7 @@ pub mod exit;
 pub mod fuzzing;
 pub mod greeting;
 pub mod http;
+pub mod peer;
 mod run;
 pub mod standing;
 mod start;

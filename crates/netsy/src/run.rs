@@ -18,6 +18,7 @@ use tracing::info;
 use crate::bucket::{self, Bucket};
 use crate::config::{Config, WhenDegraded};
 use crate::driver::{self, Ended, Parts, Registration};
+use crate::peer::{self, Caller, Peers};
 use crate::exit::RunError;
 use crate::standing::{Board, Handle, HealthState, PrimaryState, Standing};
 use crate::start::{Started, start};
@@ -40,6 +41,8 @@ pub struct World {
     pub clients: TcpListener,
     /// Where health and metrics are served.
     pub health: TcpListener,
+    /// Where other Nodes come in; `None` for a Node that is alone.
+    pub peers: Option<TcpListener>,
     /// What to say once on standard output when the Node is ready.
     pub greets: bool,
 }
@@ -52,10 +55,15 @@ impl World {
     pub async fn open(config: &Config) -> Result<World, RunError> {
         let clients = listen(config.client.listen, "client port", "client.listen").await?;
         let health = listen(config.http.listen, "health port", "http.listen").await?;
+        let peers = match config.peer.listen {
+            Some(address) => Some(listen(address, "peer port", "peer.listen").await?),
+            None => None,
+        };
         Ok(World {
             bucket: None,
             clients,
             health,
+            peers,
             greets: true,
         })
     }
@@ -103,7 +111,8 @@ pub async fn run_in(
         },
         closed.clone(),
     ));
-    let registration = registration(&config, bound);
+    let peer_bound = world.peers.as_ref().and_then(|peers| peers.local_addr().ok());
+    let registration = registration(&config, bound, peer_bound);
     let started = tokio::select! {
         started = start(&config, world.bucket, &registration) => started,
         () = shutdown.cancelled() => {
@@ -124,6 +133,7 @@ pub async fn run_in(
                 api_metrics,
                 tls,
                 clients,
+                peers: world.peers,
             };
             serve(&config, started, registration, doors, shutdown).await
         }
@@ -176,7 +186,11 @@ async fn listen(address: SocketAddr, what: &str, key: &str) -> Result<TcpListene
     })
 }
 
-fn registration(config: &Config, bound: SocketAddr) -> Registration {
+fn registration(
+    config: &Config,
+    bound: SocketAddr,
+    peer_bound: Option<SocketAddr>,
+) -> Registration {
     Registration {
         seq: 0,
         mark: String::new(),
@@ -185,7 +199,10 @@ fn registration(config: &Config, bound: SocketAddr) -> Registration {
         boot_seq: 0,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         client_urls: config.client.urls(bound),
-        peer_urls: config.client.urls(bound),
+        peer_urls: peer_bound.map_or_else(
+            || config.client.urls(bound),
+            |bound| vec![config.peer.url(bound)],
+        ),
     }
 }
 
@@ -196,6 +213,7 @@ struct Doors {
     api_metrics: api::Metrics,
     tls: Option<Arc<Tls>>,
     clients: TcpListener,
+    peers: Option<TcpListener>,
 }
 
 /// Runs the driver and the door until one of them ends or `shutdown` comes.
@@ -212,12 +230,34 @@ async fn serve(
         api_metrics,
         tls,
         clients,
+        peers,
     } = doors;
     let closing = CancellationToken::new();
     let view = Arc::clone(&started.restored.view);
     let (handle, requests) = Handle::new(view, Arc::clone(&board), closing.clone());
     let reloads = Arc::clone(&metrics);
-    let parts = parts(config, started, registration, board, metrics);
+    let mut parts = parts(config, started, registration, board, metrics);
+    let (inbox, inbound) = tokio::sync::mpsc::unbounded_channel();
+    if let Some(listener) = peers {
+        parts.inbox = inbound;
+        parts.peers = Some(Peers::new(
+            Caller {
+                cluster_id: config.cluster_id.clone(),
+                identity: parts.node.me().clone(),
+                url: parts.registration.peer_urls.first().cloned().unwrap_or_default(),
+            },
+            None,
+            tokio::runtime::Handle::current(),
+            closing.clone(),
+        ));
+        let answers = peer::Answers {
+            cluster_id: config.cluster_id.clone(),
+            handle: handle.clone(),
+            read_txn: api::txn::passed_on,
+            inbox,
+        };
+        tokio::spawn(peer::serve(listener, None, answers, closing.clone()));
+    }
     let mut limits = api::Limits::default();
     limits.watch.progress_every = config.watch.progress_interval.max(PROGRESS_MIN);
     limits.request_bytes = usize::try_from(config.limits.request_bytes).unwrap_or(usize::MAX);
@@ -262,8 +302,9 @@ fn parts(
     let restored = started.restored;
     let (log, promised) = (restored.log, restored.promised);
     let address = registration.peer_urls.first().cloned().unwrap_or_default();
+    let boot_seq = started.store.meta().boot_seq;
     Parts {
-        node: Node::new(identity, settings(config), log, promised, address, seed),
+        node: Node::new(identity, settings(config), log, promised, address, (boot_seq, seed)),
         view: restored.view,
         store: started.store,
         bucket: started.bucket,
@@ -284,6 +325,8 @@ fn parts(
         },
         silence_max: SILENCE_MAX,
         answers_stale: config.reads.when_degraded == WhenDegraded::Stale,
+        peers: None,
+        inbox: tokio::sync::mpsc::unbounded_channel().1,
         elector_timeout: config.elector.timeout,
     }
 }
@@ -297,6 +340,11 @@ fn settings(config: &Config) -> Settings {
         primary_timeout: ms(config.elector.primary_timeout),
         lease: config.reads.lease.map_or(0, ms),
         pending_max: config.limits.pending_writes,
+        heartbeat_interval: ms(config.elector.heartbeat_interval),
+        receipt_timeout: ms(config.replication.receipt_timeout),
+        upload_age: ms(config.replication.upload_age),
+        upload_records: config.replication.upload_records,
+        quorum: config.replication.quorum,
         ..Settings::default()
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use rules::refusal::Refusal;
 use rules::revision::{Epoch, Revision};
 use rules::txn::{Decision, Txn};
@@ -101,6 +102,8 @@ pub enum Request {
     Txn {
         /// Already checked.
         txn: Txn,
+        /// The same as an etcdserverpb.TxnRequest, for the Primary if that is another Node; `None` keeps it here.
+        wire: Option<Bytes>,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Outcome, Refusal>>,
     },
@@ -108,6 +111,8 @@ pub enum Request {
     ReadIndex {
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Revision, Refusal>>,
+        /// Whether another Node asks: then only the Primary answers.
+        passed_on: bool,
     },
     /// The members as the Elector knows them. Asked where the Elector is another Node.
     Members {
@@ -117,12 +122,29 @@ pub enum Request {
 }
 
 /// A decided and committed Txn.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What was decided. Its reads before the mutation are as of `decision.base`.
-    pub decision: Decision,
+    /// Whether every compare held.
+    pub succeeded: bool,
+    /// Its reads before the mutation are as of here.
+    pub base: Revision,
+    /// The place of the mutation in the branch taken, if there is one that changes something.
+    pub place: Option<usize>,
     /// The Revision given to its mutation, if it had one. Reads after the mutation are as of here.
     pub assigned: Option<Revision>,
+}
+
+impl Outcome {
+    /// What became of `decision`, whose change was given the Revision `assigned`.
+    #[must_use]
+    pub fn new(decision: &Decision, assigned: Option<Revision>) -> Outcome {
+        Outcome {
+            succeeded: decision.succeeded,
+            base: decision.base,
+            place: decision.change.as_ref().map(|(place, _)| *place),
+            assigned,
+        }
+    }
 }
 
 /// Sizes of the local SQLite database, in bytes.
@@ -238,10 +260,10 @@ impl Handle {
     ///
     /// # Errors
     /// The driver's refusal; `LeaderChanged` if the outcome will never be known here.
-    pub async fn txn(&self, txn: Txn) -> Result<Outcome, Refusal> {
+    pub async fn txn(&self, txn: Txn, wire: Option<Bytes>) -> Result<Outcome, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.requests
-            .send(Request::Txn { txn, reply })
+            .send(Request::Txn { txn, wire, reply })
             .map_err(|_| Refusal::NoLeader)?;
         answer.await.unwrap_or(Err(Refusal::LeaderChanged))
     }
@@ -256,12 +278,32 @@ impl Handle {
         }
         let (reply, answer) = oneshot::channel();
         self.requests
-            .send(Request::ReadIndex { reply })
+            .send(Request::ReadIndex {
+                reply,
+                passed_on: false,
+            })
             .map_err(|_| Refusal::NoLeader)?;
         let revision = answer.await.unwrap_or(Err(Refusal::NoLeader))?;
         self.view.reached(revision).await;
         Ok(())
     }
+
+    /// What a Replica asks the Primary: a Revision such that a read at or above it is linearizable. A Node
+    /// that is not the Primary refuses; it does not ask further.
+    ///
+    /// # Errors
+    /// `NoLeader` or `Unavailable`.
+    pub async fn read_index(&self) -> Result<Revision, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(Request::ReadIndex {
+                reply,
+                passed_on: true,
+            })
+            .map_err(|_| Refusal::NoLeader)?;
+        answer.await.unwrap_or(Err(Refusal::NoLeader))
+    }
+
     /// The members as the Elector knows them: its own list if this Node is the Elector, else asked for.
     ///
     /// # Errors

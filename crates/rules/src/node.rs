@@ -38,6 +38,9 @@ pub struct Node {
     pub(crate) lease_until: Moment,
     pub(crate) uploading: bool,
     pub(crate) slot_reading: bool,
+    /// The log a slot was read beside: its end, and how often it had been cut.
+    slot_beside: (Revision, u64),
+    pub(crate) cuts: u64,
     pub(crate) slot_read_at: Moment,
     pub(crate) disk: Result<(), String>,
     pub(crate) corrupt: Option<String>,
@@ -103,6 +106,8 @@ impl Node {
             lease_until: 0,
             uploading: false,
             slot_reading: false,
+            slot_beside: (Revision::ZERO, 0),
+            cuts: 0,
             slot_read_at: 0,
             disk: Ok(()),
             corrupt: None,
@@ -119,7 +124,8 @@ impl Node {
             heartbeat_at: 0,
             elector_heard: 0,
             following: None,
-            streams: 0,
+            // No two processes number their streams alike: what was meant for another is not taken for ours.
+            streams: seed >> 1,
             cutting: 0,
             followers: BTreeMap::new(),
             voters: Vec::new(),
@@ -566,6 +572,7 @@ impl Node {
         let settled = self.log.appended == self.log.last && self.cutting == 0;
         if wants && idle && settled && now >= self.slot_read_at {
             self.slot_reading = true;
+            self.slot_beside = (self.log.last, self.cuts);
             effects.push(Effect::ReadSlot {
                 slot: self.log.tail_slot(),
                 confirm: self.tenure != Tenure::None || !self.caught_up,
@@ -582,8 +589,8 @@ impl Node {
     ) {
         self.slot_reading = false;
         let expected = matches!(self.tenure, Tenure::None | Tenure::Reading(_));
-        // What was read was compared with the disk as it was: a log that moved on asks again.
-        let moved = self.log.appended != self.log.last || self.cutting > 0;
+        // What was read was compared with the log as it was: one that moved on asks again.
+        let moved = self.slot_beside != (self.log.last, self.cuts);
         if !expected || moved || self.hears(now).is_some() || slot != self.log.tail_slot() {
             return;
         }

@@ -57,6 +57,12 @@ impl Node {
         Some((&following.primary, following.epoch))
     }
 
+    /// The newest register this Node has seen, whoever showed it.
+    #[must_use]
+    pub fn newest_register(&self) -> Option<&Register> {
+        self.news.as_ref()
+    }
+
     /// A newer register was seen, wherever.
     pub(crate) fn heard_register(&mut self, register: &Register) {
         let newer = self.news.as_ref().is_none_or(|news| register.seq > news.seq);
@@ -163,6 +169,7 @@ impl Node {
     pub(crate) fn cut(&mut self, last: Revision, effects: &mut Vec<Effect>) {
         self.log.truncate(last);
         self.cutting += 1;
+        self.cuts += 1;
         effects.push(Effect::Truncate(last));
     }
 

@@ -39,7 +39,9 @@ pub fn story(seed: u64, traced: bool) -> World {
         "seed {seed}: nobody is active a minute after the faults stopped\n{}",
         world.describe()
     );
-    world.finish();
+    if world.is_writable() {
+        world.finish();
+    }
     world
 }
 

@@ -12,6 +12,7 @@ use super::proto::etcdserverpb::{
     RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
 };
 use super::{Door, range, status, txn};
+use crate::standing::PrimaryState;
 
 /// Answers KV from the view, and brings Txns to the driver.
 pub(super) struct Kv(pub(super) Door);
@@ -40,7 +41,9 @@ impl Kv {
         }
         self.0.ready()?;
         let _room = self.0.room(bytes)?;
-        let outcome = self.0.in_time(self.0.handle.txn(wanted)).await?;
+        let elsewhere = self.0.standing().primary_state != PrimaryState::Active;
+        let wire = elsewhere.then(|| request.encode_to_vec().into());
+        let outcome = self.0.in_time(self.0.handle.txn(wanted, wire)).await?;
         txn::to_wire(&self.0, &request, &outcome).await
     }
 }

@@ -25,7 +25,7 @@ pub mod proto;
 pub(crate) mod range;
 mod server;
 pub mod status;
-pub(crate) mod txn;
+pub mod txn;
 pub mod unsupported;
 mod watch;
 

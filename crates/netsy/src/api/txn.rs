@@ -4,6 +4,7 @@
 //! it as of the Revision the mutation was given. Nothing here looks at newer state.
 
 use bytes::Bytes;
+use prost::Message;
 use rules::key::KeyRange;
 use rules::refusal::Refusal;
 use rules::revision::Revision;
@@ -109,6 +110,19 @@ fn op(wire: &RequestOp) -> Op {
     }
 }
 
+/// A Txn that another Node passes on: what its client asked, checked as this Node would have.
+///
+/// # Errors
+/// As the client would be refused here.
+pub fn passed_on(request: &[u8]) -> Result<Txn, Refusal> {
+    let request = TxnRequest::decode(request)
+        .map_err(|why| Refusal::Unavailable(format!("a txn that cannot be read: {why}")))?;
+    let txn = from_wire(&request)?;
+    txn.check()?;
+    check_sorting(&request)?;
+    Ok(txn)
+}
+
 /// Refuses what the rules do not look at: how the Ranges of both branches are sorted.
 ///
 /// # Errors
@@ -133,13 +147,13 @@ pub(super) async fn to_wire(
     request: &TxnRequest,
     outcome: &Outcome,
 ) -> Result<TxnResponse, Refusal> {
-    let succeeded = outcome.decision.succeeded;
+    let succeeded = outcome.succeeded;
     let branch = if succeeded {
         &request.success
     } else {
         &request.failure
     };
-    let newest = outcome.assigned.unwrap_or(outcome.decision.base);
+    let newest = outcome.assigned.unwrap_or(outcome.base);
     if branch.iter().any(reads) {
         door.in_time(async {
             door.handle.view.reached(newest).await;
@@ -184,8 +198,8 @@ async fn answer(
     op: &RequestOp,
     outcome: &Outcome,
 ) -> Result<WireAnswer, Refusal> {
-    let base = outcome.decision.base;
-    let change = outcome.decision.change.as_ref().map(|(at, _)| *at);
+    let base = outcome.base;
+    let change = outcome.place;
     let before = change.is_none_or(|at| place < at);
     let current = outcome.assigned.filter(|_| !before).unwrap_or(base);
     let header = Some(inner_header(current));

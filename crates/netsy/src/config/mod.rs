@@ -33,10 +33,14 @@ pub struct Config {
     pub bucket: Bucket,
     /// The etcd door.
     pub client: Client,
+    /// The inner door.
+    pub peer: Peer,
     /// The health port.
     pub http: Http,
     /// Who may be Primary, and how fast it is noticed.
     pub elector: Elector,
+    /// How Records reach other Nodes.
+    pub replication: Replication,
     /// How linearizable reads are answered.
     pub reads: Reads,
     /// Group commit to the bucket.
@@ -178,6 +182,52 @@ pub struct Elector {
     pub timeout: Duration,
     /// How long a Primary may be silent before another is named.
     pub primary_timeout: Duration,
+    /// How often Nodes tell the Elector how they are, and the Primary its Replicas that it lives.
+    pub heartbeat_interval: Duration,
+}
+
+/// `[peer]`: where other Nodes come in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Where Nodes are accepted; None: this Node is alone.
+    pub listen: Option<SocketAddr>,
+    /// Where Nodes are told to reach this one. None: derived from `listen`.
+    pub advertise_url: Option<String>,
+    /// PEM certificate of this Node.
+    pub cert_file: Option<PathBuf>,
+    /// PEM private key of `cert_file`.
+    pub key_file: Option<PathBuf>,
+    /// PEM certificates of those who may sign a Node's certificate.
+    pub ca_file: Option<PathBuf>,
+    /// Whether `listen` may be reachable from other machines without TLS.
+    pub insecure_plaintext: bool,
+}
+
+impl Peer {
+    /// Where Nodes reach this one, `bound` being where the port really listens.
+    #[must_use]
+    pub fn url(&self, bound: SocketAddr) -> String {
+        let scheme = if self.cert_file.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let given = self.advertise_url.clone();
+        given.unwrap_or_else(|| format!("{scheme}://{bound}"))
+    }
+}
+
+/// `[replication]`: how Records reach other Nodes, and when they count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replication {
+    /// Receipts wanted: -1 majority, 0 none (the bucket alone commits), K static.
+    pub quorum: i32,
+    /// How long Receipts may be missing before everything goes to the bucket at once.
+    pub receipt_timeout: Duration,
+    /// How long a committed Record may wait for the bucket.
+    pub upload_age: Duration,
+    /// How many committed Records may wait for the bucket.
+    pub upload_records: u64,
 }
 
 /// `[reads]`: linearizable reads.

@@ -93,11 +93,25 @@ pub static SETTINGS: &[Setting] = &[
     row!("client.client_cert_required", "true", "turns away clients without a certificate signed by `ca_file`; whoever gets in reads and writes everything", client.client_cert_required, Given::truth),
     row!("client.insecure_plaintext", "false", "serves other machines without TLS; whoever reaches the port reads and writes everything", client.insecure_plaintext, Given::truth),
 
+    row!("peer.listen", none, "where other Nodes are accepted; without one the Node is alone on its bucket", some peer.listen, Given::address),
+    row!("peer.advertise_url", none, "where other Nodes are told to reach this one; needed when `listen` is every interface", some peer.advertise_url, Given::text),
+    row!("peer.cert_file", none, "PEM certificate of this Node, which names it as `netsy://CLUSTER/peer/NODE`", some peer.cert_file, Given::path),
+    row!("peer.key_file", none, "PEM private key of `peer.cert_file`", some peer.key_file, Given::path),
+    row!("peer.ca_file", none, "PEM certificates of those who may sign a Node's certificate", some peer.ca_file, Given::path),
+    row!("peer.insecure_plaintext", "false", "speaks with other machines without TLS; whoever reaches the port can break the cluster", peer.insecure_plaintext, Given::truth),
+
     row!("http.listen", "127.0.0.1:8080", "the health port: `/livez`, `/readyz`, `/metrics`; no TLS, no data", http.listen, Given::address),
 
     row!("elector.renew_interval", "2s", "how often the Elector renews its lock in the bucket", elector.renew_interval, Given::duration),
     row!("elector.timeout", "6s", "how long the lock stands unchanged before another Node takes it", elector.timeout, Given::duration),
     row!("elector.primary_timeout", "2s", "how long the Primary may be silent before another Node is named", elector.primary_timeout, Given::duration),
+
+    row!("elector.heartbeat_interval", "500ms", "how often Nodes tell the Elector how they are, and the Primary its Replicas that it lives", elector.heartbeat_interval, Given::duration),
+
+    row!("replication.quorum", "majority", "whose disks make a write true: `majority` of the voters, `disabled` (the bucket alone), or so many Receipts beside the Primary's own disk", replication.quorum, quorum),
+    row!("replication.receipt_timeout", "500ms", "how long Receipts may be missing before everything goes to the bucket at once", replication.receipt_timeout, Given::duration),
+    row!("replication.upload_age", "1s", "how long a committed Record may wait for the bucket: what the loss of a majority of disks at once can cost", replication.upload_age, Given::duration),
+    row!("replication.upload_records", "10000", "how many committed Records may wait for the bucket", replication.upload_records, Given::count),
 
     row!("reads.lease", "2s", "length of the read lease; `off` confirms each batch of reads in the bucket instead, without trust in any clock", reads.lease, Given::duration_or_off),
     row!("reads.when_degraded", "stale", "what a Degraded Replica does with a linearizable read: `stale` answers what it has, `refuse` answers Unavailable (what Kubernetes needs)", reads.when_degraded, when_degraded),
@@ -122,6 +136,21 @@ pub static SETTINGS: &[Setting] = &[
     row!("log.format", "auto", "`human`, `json`, or `auto`: human on a terminal, JSON elsewhere", log.format, log_format),
     row!("log.level", "info", "`error`, `warn`, `info`, `debug` or `trace`; `NETSY_LOG` may say more", log.level, log_level),
 ];
+
+fn quorum(given: &Given) -> Result<i32, &'static str> {
+    const WANTS: &str = "`majority`, `disabled`, or a number of Receipts from 1 to 7";
+    let words = [("majority", -1), ("disabled", 0)];
+    if let Ok(quorum) = given.word(&words, WANTS) {
+        return Ok(quorum);
+    }
+    let count = given.count().map_err(|_| WANTS)?;
+    let count = i32::try_from(count).map_err(|_| WANTS)?;
+    if (1..=7).contains(&count) {
+        Ok(count)
+    } else {
+        Err(WANTS)
+    }
+}
 
 fn sse(given: &Given) -> Result<Sse, &'static str> {
     let words = [("bucket", Sse::Bucket), ("s3", Sse::S3), ("kms", Sse::Kms)];

@@ -70,8 +70,15 @@ impl Driver {
             Effect::Durable(upto) => self.durable(upto),
             Effect::Release(committed) => self.release(committed),
             Effect::Lease(until) => self.board.set_lease(until),
+            Effect::Send(to, message) => self.tell(&to, message),
+            Effect::Broadcast(message) => self.broadcast(&message),
+            Effect::Replicate { to, head, upto } => self.replicate(&to, head, upto),
+            Effect::Distrust(node, why) => self.distrust(&node, &why),
             Effect::FailPending => {
                 self.batch_urgent = true;
+                for (_, reply) in std::mem::take(&mut self.held) {
+                    let _ = reply.send(Err(self.not_primary()));
+                }
                 for waiting in self.waiting.drain(..) {
                     let _ = waiting.reply.send(Err(Refusal::LeaderChanged));
                 }
@@ -99,6 +106,12 @@ impl Driver {
             .is_some_and(|encoded| encoded.record.revision > last)
         {
             self.unsent.pop_back();
+        }
+        while let Some(newest) = self.recent.back()
+            && newest.record.revision > last
+        {
+            self.recent_bytes -= newest.bytes.len();
+            self.recent.pop_back();
         }
         self.batch.truncate_above = Some(last);
         self.batch_urgent = true;

@@ -14,6 +14,7 @@ impl Driver {
     /// What time alone brings: Snapshots, the Elector's list of members, gauges, a disk that came back.
     pub(super) fn housekeeping(&mut self) {
         self.tend_snapshots();
+        self.learn_addresses();
         self.tend_members();
         self.tend_disk();
         let log = self.node.log();
@@ -41,7 +42,9 @@ impl Driver {
                 .members
                 .iter()
                 .any(|member| member.client_urls.is_empty());
-        if now() < self.members_at + if stale { 500 } else { every } {
+        // Who is told by the Elector need not ask the bucket.
+        let told = !acts && now() < self.told_at + 5_000;
+        if told || now() < self.members_at + if stale { 500 } else { every } {
             return;
         }
         self.members_at = now();
@@ -69,7 +72,8 @@ impl Driver {
     }
 
     pub(super) fn members_known(&self) -> Result<Vec<Member>, Refusal> {
-        if self.node.elector().is_acting(now()) && self.has_addresses() {
+        let told = now() < self.told_at + 5_000;
+        if (self.node.elector().is_acting(now()) || told) && self.has_addresses() {
             return Ok(self.members.clone());
         }
         Err(Refusal::Unavailable(format!(

@@ -7,6 +7,7 @@
 
 mod effects;
 mod housekeeping;
+mod peers;
 mod progress;
 mod publish;
 mod reads;
@@ -18,6 +19,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use rules::node::Node;
 use rules::primary::Tenure;
 use rules::refusal::Refusal;
@@ -35,6 +37,7 @@ pub use snapshots::SnapshotPolicy;
 use reads::Unconfirmed;
 
 use crate::bucket::Bucket;
+use crate::peer::{Inbound, Peers};
 use crate::datafile::{Encoded, Origin, record};
 use crate::standing::{Board, Member, Outcome, Request, now};
 use crate::store::{Batch, Store};
@@ -43,6 +46,8 @@ use crate::view::View;
 
 /// How often time itself is an Input.
 const TICK: Duration = Duration::from_millis(50);
+/// How many bytes of the newest Records are kept at hand for Replicas.
+const RECENT_BYTES: usize = 16 << 20;
 /// The most Requests taken into one batch.
 const BATCH_MAX: usize = 4096;
 
@@ -57,6 +62,8 @@ pub(crate) enum Event {
     Members(Vec<Member>),
     /// What the register says, for reads that asked.
     Confirmed(Option<Register>),
+    /// What the Primary says is committed, for reads that asked.
+    Index(Result<Revision, Refusal>),
     /// The disk refused a batch, or a read.
     DiskLost(String),
     /// The disk works again.
@@ -95,6 +102,10 @@ pub struct Parts {
     pub silence_max: Duration,
     /// Whether a Degraded Replica answers linearizable reads from what it has.
     pub answers_stale: bool,
+    /// The other Nodes; `None` if this Node is alone.
+    pub peers: Option<Peers>,
+    /// What they say.
+    pub inbox: mpsc::UnboundedReceiver<Inbound>,
     /// The seconds an Elector is given before another takes over; only for the sentence to the operator.
     pub elector_timeout: Duration,
 }
@@ -143,6 +154,17 @@ pub(crate) struct Driver {
     /// Raised when the log is cut: what was appended before does not count any more.
     generation: u64,
     waiting: VecDeque<Waiting>,
+    /// Txns that came while the write gate was shut.
+    held: Vec<(Txn, oneshot::Sender<Result<Outcome, Refusal>>)>,
+    peers: Option<Peers>,
+    /// The newest Records of the log, ascending: what Replicas are sent from.
+    recent: VecDeque<Encoded>,
+    recent_bytes: usize,
+    /// The Records of the message that is being stepped, beside their encoding.
+    arrived: Vec<Encoded>,
+    questions: peers::Questions,
+    /// When the Elector last told who the members are.
+    told_at: u64,
     upload: Option<CancellationToken>,
     upload_since: u64,
     versions: effects::Versions,
@@ -166,6 +188,8 @@ pub fn run(
     grace: Duration,
 ) -> Ended {
     let (events, mut inbox) = mpsc::unbounded_channel();
+    let (mut parts, (_, silence)) = (parts, mpsc::unbounded_channel());
+    let mut peers = std::mem::replace(&mut parts.inbox, silence);
     let mut driver = Driver::new(parts, runtime, events);
     let local = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -176,12 +200,15 @@ pub fn run(
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut asked = Vec::with_capacity(BATCH_MAX);
         let mut came = Vec::with_capacity(BATCH_MAX);
+        let mut said = Vec::with_capacity(BATCH_MAX);
+        let mut has_peers = driver.peers.is_some();
         let mut leave_at = None;
         let mut has_doors = true;
         loop {
             tokio::select! {
                 biased;
                 _ = inbox.recv_many(&mut came, BATCH_MAX) => {}
+                taken = peers.recv_many(&mut said, BATCH_MAX), if has_peers => has_peers = taken > 0,
                 // None at all means that the doors are gone: time still has to pass.
                 taken = requests.recv_many(&mut asked, BATCH_MAX), if has_doors => has_doors = taken > 0,
                 _ = ticks.tick() => came.push(Event::Input(Input::Tick)),
@@ -195,6 +222,9 @@ pub fn run(
                 if asked.len() >= BATCH_MAX {
                     break;
                 }
+            }
+            for inbound in said.drain(..) {
+                driver.heard(inbound);
             }
             driver.turn(&mut came, &mut asked);
             if let Some(ended) = driver.ended.take() {
@@ -236,6 +266,13 @@ impl Driver {
             batch_urgent: false,
             generation: 0,
             waiting: VecDeque::new(),
+            held: Vec::new(),
+            peers: parts.peers,
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            arrived: Vec::new(),
+            questions: peers::Questions::default(),
+            told_at: 0,
             upload: None,
             upload_since: 0,
             versions: effects::Versions::default(),
@@ -266,6 +303,7 @@ impl Driver {
                 Event::Appended(..) => {}
                 Event::Members(members) => self.members = members,
                 Event::Confirmed(register) => self.confirmed(register),
+                Event::Index(index) => self.index_known(&index),
                 Event::DiskLost(why) => self.disk_lost(&why),
                 Event::DiskBack => self.disk_back(),
                 Event::DiskStillLost(why) => {
@@ -274,18 +312,21 @@ impl Driver {
                 }
             }
         }
+        if !self.node.is_gated() {
+            for (txn, reply) in std::mem::take(&mut self.held) {
+                self.txn(txn, None, reply);
+            }
+        }
         for request in asked.drain(..) {
             match request {
-                Request::Txn { txn, reply } => self.txn(&txn, reply),
+                Request::Txn { txn, wire, reply } => self.txn(txn, wire, reply),
                 Request::Members { reply } => {
                     let _ = reply.send(self.members_known());
                 }
-                Request::ReadIndex { reply } => {
-                    self.confirm(Unconfirmed::Index(self.node.log().committed, reply));
-                }
+                Request::ReadIndex { reply, passed_on } => self.read_index(reply, passed_on),
             }
         }
-        if let Some(effect) = self.node.flush() {
+        for effect in self.node.flush(now()) {
             self.perform(effect);
         }
         self.send_batch();
@@ -299,9 +340,24 @@ impl Driver {
         }
     }
 
-    fn txn(&mut self, txn: &Txn, reply: oneshot::Sender<Result<Outcome, Refusal>>) {
+    fn txn(
+        &mut self,
+        txn: Txn,
+        wire: Option<Bytes>,
+        reply: oneshot::Sender<Result<Outcome, Refusal>>,
+    ) {
         if !matches!(self.node.tenure(), Tenure::Active(_)) {
-            let _ = reply.send(Err(self.not_primary()));
+            let reply = match wire {
+                Some(wire) => self.pass_on(wire, reply),
+                None => Some(reply),
+            };
+            if let Some(reply) = reply {
+                let _ = reply.send(Err(self.not_primary()));
+            }
+            return;
+        }
+        if self.node.is_gated() {
+            self.held.push((txn, reply));
             return;
         }
         let decision = match txn.decide(&self.view.newest()) {
@@ -312,16 +368,13 @@ impl Driver {
             }
         };
         let Some((_, change)) = &decision.change else {
-            return self.answer_unchanged(decision, reply);
+            return self.answer_unchanged(&decision, reply);
         };
         match self.node.assign(change, wall_clock()) {
             Ok(record) => {
                 let revision = record.revision;
                 self.take(record);
-                let outcome = Outcome {
-                    decision,
-                    assigned: Some(revision),
-                };
+                let outcome = Outcome::new(&decision, Some(revision));
                 self.waiting.push_back(Waiting {
                     upto: revision,
                     outcome,
@@ -337,14 +390,11 @@ impl Driver {
     /// A Txn that writes nothing answers when what it saw is committed, and only as a linearizable read.
     fn answer_unchanged(
         &mut self,
-        decision: rules::txn::Decision,
+        decision: &rules::txn::Decision,
         reply: oneshot::Sender<Result<Outcome, Refusal>>,
     ) {
         let upto = decision.base;
-        let outcome = Outcome {
-            decision,
-            assigned: None,
-        };
+        let outcome = Outcome::new(decision, None);
         if upto > self.node.log().committed {
             self.waiting.push_back(Waiting {
                 upto,
@@ -358,15 +408,60 @@ impl Driver {
 
     /// Takes a new Record of the log: to the view, the disk's batch, and the next Chunk.
     fn take(&mut self, record: rules::record::Record) {
-        let bytes = record::encode(&record);
-        self.view.append(&record);
-        self.snapshots.grew(bytes.len());
-        let encoded = Encoded { record, bytes };
+        let encoded = self.encoded(record);
+        self.view.append(&encoded.record);
+        self.snapshots.grew(encoded.bytes.len());
         self.unsent.push_back(encoded.clone());
+        self.remember(encoded.clone());
         self.batch.append.push(encoded);
         // A write commits when disk and bucket both hold it: the disk's turn comes with the Chunk's, so that
-        // one transaction carries as much as one Chunk.
-        self.batch_urgent |= !self.node.tenure().writes();
+        // one transaction carries as much as one Chunk. Where Receipts commit, the disk does not wait.
+        self.batch_urgent |= !self.node.tenure().writes() || !self.node.voters().is_empty();
+    }
+
+    /// The Record beside its encoding: as it arrived, if it came from another Node.
+    fn encoded(&self, record: rules::record::Record) -> Encoded {
+        let first = self.arrived.first().map(|first| first.record.revision);
+        let place = first.map(|first| record.revision.since(first) as usize);
+        let arrived = place.and_then(|place| self.arrived.get(place));
+        match arrived.filter(|arrived| arrived.record == record) {
+            Some(arrived) => arrived.clone(),
+            None => Encoded {
+                bytes: record::encode(&record),
+                record,
+            },
+        }
+    }
+
+    /// Keeps the newest Records at hand for the Replicas.
+    fn remember(&mut self, encoded: Encoded) {
+        if self.peers.is_none() {
+            return;
+        }
+        self.recent_bytes += encoded.bytes.len();
+        self.recent.push_back(encoded);
+        while self.recent_bytes > RECENT_BYTES {
+            let Some(oldest) = self.recent.pop_front() else {
+                break;
+            };
+            self.recent_bytes -= oldest.bytes.len();
+        }
+    }
+
+    /// A linearizable read: answered here, or by the Primary's word, or from what a Degraded Replica has.
+    fn read_index(
+        &mut self,
+        reply: oneshot::Sender<Result<Revision, Refusal>>,
+        passed_on: bool,
+    ) {
+        let active = matches!(self.node.tenure(), Tenure::Active(_));
+        if passed_on && !active {
+            let _ = reply.send(Err(Refusal::NoLeader));
+        } else if !active && self.primary_elsewhere().is_some() {
+            self.ask_primary(reply);
+        } else {
+            self.confirm(Unconfirmed::Index(self.node.log().committed, reply));
+        }
     }
 
     /// Sends the turn's batch to the disk's thread.
@@ -377,7 +472,7 @@ impl Driver {
         let batch = std::mem::take(&mut self.batch);
         let events = self.events.clone();
         let generation = self.generation;
-        let promised = batch.promised;
+        let (promised, truncated) = (batch.promised, batch.truncate_above);
         let (metrics, records) = (Arc::clone(&self.metrics), batch.append.len());
         let began = std::time::Instant::now();
         self.store.submit(
@@ -388,15 +483,19 @@ impl Driver {
                     .sqlite_commit_seconds
                     .observe(began.elapsed().as_secs_f64());
                 let event = match done {
-                    Ok(upto) => {
-                        if let Some(epoch) = promised {
-                            let _ = events.send(Event::Input(Input::Promised(epoch)));
-                        }
-                        Event::Appended(generation, upto)
+                    Ok(upto) => Event::Appended(generation, upto),
+                    Err(failure) => {
+                        let _ = events.send(Event::DiskLost(failure.to_string()));
+                        return;
                     }
-                    Err(failure) => Event::DiskLost(failure.to_string()),
                 };
                 let _ = events.send(event);
+                if let Some(last) = truncated {
+                    let _ = events.send(Event::Input(Input::Truncated(last)));
+                }
+                if let Some(epoch) = promised {
+                    let _ = events.send(Event::Input(Input::Promised(epoch)));
+                }
             }),
         );
     }

@@ -32,6 +32,9 @@ impl Driver {
                     "node `{me}` cannot renew its read lease: the bucket does not answer in time"
                 )
             }
+            Tenure::None if self.peers.is_some() => {
+                format!("node `{me}` hears no active primary")
+            }
             Tenure::None => {
                 let holder = self
                     .node
@@ -138,9 +141,21 @@ impl Driver {
         }
     }
 
-    /// The Primary this Node may point clients to: only itself, until Nodes speak with one another.
+    /// The Primary this Node may point clients to: itself, or whom it follows.
     fn leader_name(&self) -> Option<String> {
-        matches!(self.node.tenure(), Tenure::Active(_)).then(|| self.registration.node_id.clone())
+        if matches!(self.node.tenure(), Tenure::Active(_)) {
+            return Some(self.registration.node_id.clone());
+        }
+        self.primary_elsewhere()
+    }
+
+    /// Whether this Node is a Replica that hears no Primary, while another Node is, or may be, one.
+    pub(super) fn is_left_alone(&self) -> bool {
+        let named = self.node.newest_register().and_then(|register| register.primary.as_ref());
+        let elsewhere = named.is_some_and(|primary| primary.node_id != self.registration.node_id);
+        self.node.tenure() == Tenure::None
+            && self.primary_elsewhere().is_none()
+            && (elsewhere || self.is_followed())
     }
 
     /// Whether another Node holds the Elector lock, so that this one has nothing to do.
@@ -173,7 +188,10 @@ impl Driver {
                 Some("the members are being read".to_owned()),
             ),
             Tenure::Active(_) => (HealthState::Healthy, None),
-            Tenure::None if self.is_followed() => {
+            Tenure::None if self.primary_elsewhere().is_some() && !self.members.is_empty() => {
+                (HealthState::Healthy, None)
+            }
+            Tenure::None if self.is_left_alone() => {
                 (HealthState::Degraded, Some(self.why_not_writable()))
             }
             Tenure::None | Tenure::Draining(_) | Tenure::Closing(_) => {

@@ -48,7 +48,7 @@ impl Driver {
     /// Whether a read is answered from what this Degraded Replica has (`reads.when_degraded`): counted, and
     /// said in the log at most once a minute. Never on a Node that is restoring, corrupt, or a Primary.
     fn may_answer_stale(&mut self) -> bool {
-        let degraded = self.is_followed() && self.node.is_caught_up();
+        let degraded = self.is_left_alone() && self.node.is_caught_up();
         if !self.answers_stale || !degraded || self.node.trouble().is_some() {
             return false;
         }

@@ -177,16 +177,16 @@ impl Driver {
                 (Mood::Refusing(refusal), Request::Txn { reply, .. }) => {
                     let _ = reply.send(Err(refusal));
                 }
-                (Mood::Refusing(refusal), Request::ReadIndex { reply }) => {
+                (Mood::Refusing(refusal), Request::ReadIndex { reply, .. }) => {
                     let _ = reply.send(Err(refusal));
                 }
                 (Mood::Refusing(refusal), Request::Members { reply }) => {
                     let _ = reply.send(Err(refusal));
                 }
-                (Mood::Willing, Request::Txn { txn, reply }) => {
+                (Mood::Willing, Request::Txn { txn, reply, .. }) => {
                     let _ = reply.send(self.decide(&txn));
                 }
-                (Mood::Willing, Request::ReadIndex { reply }) => {
+                (Mood::Willing, Request::ReadIndex { reply, .. }) => {
                     let _ = reply.send(Ok(self.view.committed()));
                 }
                 (Mood::Willing, Request::Members { reply }) => {
@@ -203,7 +203,7 @@ impl Driver {
             self.commit(Record::write(change, revision, EPOCH, "fake".into(), 0));
             revision
         });
-        Ok(Outcome { decision, assigned })
+        Ok(Outcome::new(&decision, assigned))
     }
 
     fn commit(&self, record: Record) {

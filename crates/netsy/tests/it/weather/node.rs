@@ -146,6 +146,7 @@ impl Setup {
                     bucket: Some(bucket),
                     clients,
                     health,
+                    peers: None,
                     greets: false,
                 };
                 run_in(config, world, token).await

@@ -1,0 +1,216 @@
+//! Among Nodes: what the rules say to other Nodes, what those say to us, and what a Replica passes on to
+//! the Primary for its clients.
+//!
+//! A Txn is passed on once and never again; its answer leaves here when this Node's own view shows it. Reads
+//! that wait share one question to the Primary, as they share one look at the register there.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rules::message::{Message, Records};
+use rules::refusal::Refusal;
+use rules::revision::Revision;
+use rules::step::Input;
+use tokio::sync::oneshot;
+use tracing::{error, warn};
+
+use super::{Driver, Event};
+use crate::datafile::Encoded;
+use crate::peer::{Inbound, Outbound, PIECE_BYTES};
+use crate::standing::{Outcome, now};
+
+/// Reads of this Node's clients that wait for the Primary's word.
+#[derive(Default)]
+pub(super) struct Questions {
+    asked: Option<Vec<oneshot::Sender<Result<Revision, Refusal>>>>,
+    next: Vec<oneshot::Sender<Result<Revision, Refusal>>>,
+}
+
+impl Driver {
+    /// Another Node says something.
+    pub(super) fn heard(&mut self, inbound: Inbound) {
+        let Inbound {
+            from,
+            url,
+            message,
+            records,
+            members,
+        } = inbound;
+        if let Some(peers) = &self.peers {
+            peers.learn(&from.node_id, &url);
+        }
+        match &message {
+            Message::State(_) if !members.is_empty() => {
+                self.told_at = now();
+                self.members = members;
+                self.learn_addresses();
+            }
+            Message::Heartbeat(_) => {
+                let known = self.members.iter().any(|member| member.name == from.node_id);
+                if !known {
+                    // Somebody new: the Elector looks at once.
+                    self.members_at = 0;
+                }
+            }
+            _ => {}
+        }
+        self.arrived = records;
+        self.step(Input::Received(from, message));
+        self.arrived.clear();
+    }
+
+    /// Where Nodes are reached, as members and lock say.
+    pub(super) fn learn_addresses(&self) {
+        let Some(peers) = &self.peers else {
+            return;
+        };
+        for member in &self.members {
+            if let Some(url) = member.peer_urls.first() {
+                peers.learn(&member.name, url);
+            }
+        }
+        if let Some(lock) = self.node.elector().lock()
+            && let Some(elector) = &lock.elector
+        {
+            peers.learn(&elector.node_id, &lock.peer_address);
+        }
+    }
+
+    /// Tells one Node; what this Node tells itself comes back as an Input.
+    pub(super) fn tell(&self, to: &str, message: Message) {
+        if to == self.registration.node_id {
+            let me = self.node.me().clone();
+            let _ = self.events.send(Event::Input(Input::Received(me, message)));
+            return;
+        }
+        if let Some(peers) = &self.peers {
+            let members = match message {
+                Message::State(_) => self.members.clone().into(),
+                _ => Arc::default(),
+            };
+            if !peers.knows(to) {
+                self.learn_addresses();
+            }
+            peers.send(to, Outbound::Message(message, members));
+        }
+    }
+
+    pub(super) fn broadcast(&self, message: &Message) {
+        let known = self.peers.as_ref().map(crate::peer::Peers::known);
+        for name in known.into_iter().flatten() {
+            self.tell(&name, message.clone());
+        }
+    }
+
+    /// Sends a Replica a piece of the log: from memory, or from the disk when it is far behind.
+    pub(super) fn replicate(&mut self, to: &str, head: Records, upto: Revision) {
+        let Some(peers) = &self.peers else {
+            return;
+        };
+        let first = self.recent.front().map(|encoded| encoded.record.revision);
+        let records: Vec<Encoded> = if upto == head.after {
+            Vec::new()
+        } else if first.is_some_and(|first| first <= head.after.next()) {
+            let skip = head.after.next().since(first.unwrap_or_default());
+            let take = upto.since(head.after);
+            let range = self.recent.iter().skip(skip as usize).take(take as usize);
+            range.cloned().collect()
+        } else {
+            let mut found = Vec::new();
+            let read = self.store.scan(head.after, upto, &mut |encoded| {
+                found.push(encoded);
+                ControlFlow::Continue(())
+            });
+            if let Err(failure) = read {
+                warn!(%failure, "could not read the log for a replica");
+                return;
+            }
+            found
+        };
+        let whole = records.len() as u64 == upto.since(head.after);
+        if !whole {
+            // Compacted, or still on its way to the disk: the Replica asks again, or reads the chain.
+            return;
+        }
+        let mut piece: Vec<Bytes> = Vec::new();
+        let (mut bytes, mut after) = (0, head.after);
+        for encoded in records {
+            if bytes + encoded.bytes.len() > PIECE_BYTES && !piece.is_empty() {
+                let records = std::mem::take(&mut piece);
+                let part = Records { after, ..head.clone() };
+                after = Revision(after.0 + records.len() as u64);
+                bytes = 0;
+                peers.send(to, Outbound::Records(part, records));
+            }
+            bytes += encoded.bytes.len();
+            piece.push(encoded.bytes);
+        }
+        peers.send(to, Outbound::Records(Records { after, ..head }, piece));
+    }
+
+    /// A Replica's disk lost what it had said it holds.
+    pub(super) fn distrust(&self, node: &str, why: &str) {
+        error!(node, why, "a replica is not to be relied on; empty its data directory");
+    }
+
+    /// Passes a Txn on to the Primary, if one is known. Gives `reply` back if not.
+    pub(super) fn pass_on(
+        &self,
+        wire: Bytes,
+        reply: oneshot::Sender<Result<Outcome, Refusal>>,
+    ) -> Option<oneshot::Sender<Result<Outcome, Refusal>>> {
+        let (Some(peers), Some(primary)) = (self.peers.clone(), self.primary_elsewhere()) else {
+            return Some(reply);
+        };
+        let view = Arc::clone(&self.view);
+        self.runtime.spawn(async move {
+            let answer = peers.txn(&primary, wire).await;
+            if let Ok(outcome) = &answer {
+                // What a client was told, it can read here.
+                view.reached(outcome.assigned.unwrap_or(outcome.base)).await;
+            }
+            let _ = reply.send(answer);
+        });
+        None
+    }
+
+    /// The Primary this Node follows and has heard lately.
+    pub(super) fn primary_elsewhere(&self) -> Option<String> {
+        let epoch = self.node.hears(now())?;
+        let (primary, of) = self.node.primary()?;
+        (of == epoch && primary != self.registration.node_id).then(|| primary.to_owned())
+    }
+
+    /// A linearizable read on a Replica: waits for the Primary's word, together with others.
+    pub(super) fn ask_primary(&mut self, reply: oneshot::Sender<Result<Revision, Refusal>>) {
+        self.questions.next.push(reply);
+        self.ask_next();
+    }
+
+    fn ask_next(&mut self) {
+        if self.questions.asked.is_some() || self.questions.next.is_empty() {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.questions.next);
+        let (Some(peers), Some(primary)) = (self.peers.clone(), self.primary_elsewhere()) else {
+            for reply in waiting {
+                let _ = reply.send(Err(Refusal::NoLeader));
+            }
+            return;
+        };
+        self.questions.asked = Some(waiting);
+        let events = self.events.clone();
+        self.runtime.spawn(async move {
+            let _ = events.send(Event::Index(peers.read_index(&primary).await));
+        });
+    }
+
+    /// The Primary's word came, or did not.
+    pub(super) fn index_known(&mut self, index: &Result<Revision, Refusal>) {
+        for reply in self.questions.asked.take().into_iter().flatten() {
+            let _ = reply.send(index.clone());
+        }
+        self.ask_next();
+    }
+}

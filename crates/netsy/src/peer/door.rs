@@ -1,0 +1,154 @@
+//! The peer port: takes what other Nodes say to the driver, and answers what Replicas ask of the Primary.
+//!
+//! Every call shows who makes it; one of another cluster, of another version, or by somebody whose
+//! certificate says otherwise is refused.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use rules::refusal::Refusal;
+use rules::register::Identity;
+use rules::txn::Txn;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::identity::{Shown, accept};
+use super::proto::peer_server::{self, PeerServer};
+use super::proto::{
+    Heard, IndexAnswer, IndexQuestion, Said, TxnAnswer, TxnQuestion, index_answer,
+};
+use super::{
+    HEADER_BOOT, HEADER_CLUSTER, HEADER_INCARNATION, HEADER_NODE, HEADER_URL, HEADER_VERSION,
+    Inbound, MESSAGE_MAX, VERSION, wire,
+};
+use crate::standing::Handle;
+
+/// What answers the questions of other Nodes.
+#[derive(Clone)]
+pub struct Answers {
+    /// The cluster's name: callers of another are refused.
+    pub cluster_id: String,
+    /// The running Node.
+    pub handle: Handle,
+    /// Reads an etcdserverpb.TxnRequest, and checks it.
+    pub read_txn: fn(&[u8]) -> Result<Txn, Refusal>,
+    /// Where messages go.
+    pub inbox: mpsc::UnboundedSender<Inbound>,
+}
+
+/// Serves the peer port until `closing`.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<super::identity::Acceptor>,
+    answers: Answers,
+    closing: CancellationToken,
+) {
+    let service = PeerServer::new(Peer(Arc::new(answers)))
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX);
+    let incoming = accept(listener, tls, closing.clone());
+    let server = tonic::transport::Server::builder()
+        .initial_stream_window_size(8 << 20)
+        .initial_connection_window_size(16 << 20)
+        .add_service(service)
+        .serve_with_incoming(incoming);
+    tokio::select! {
+        served = server => {
+            if let Err(why) = served {
+                tracing::error!(%why, "the peer port closed");
+            }
+        }
+        () = closing.cancelled() => {}
+    }
+}
+
+struct Peer(Arc<Answers>);
+
+impl Peer {
+    /// Who calls, if it may.
+    fn caller<T>(&self, request: &Request<T>) -> Result<(Identity, String), Status> {
+        let header = |name: &str| {
+            let value = request.metadata().get(name);
+            value
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+                .ok_or_else(|| Status::unauthenticated(format!("the header `{name}` is missing")))
+        };
+        let version = header(HEADER_VERSION)?;
+        if version != VERSION {
+            return Err(Status::failed_precondition(format!(
+                "this node speaks version {VERSION} of the peer messages, not `{version}`"
+            )));
+        }
+        let cluster = header(HEADER_CLUSTER)?;
+        if cluster != self.0.cluster_id {
+            return Err(Status::permission_denied(format!(
+                "this node belongs to cluster `{}`, not `{cluster}`",
+                self.0.cluster_id
+            )));
+        }
+        let identity = Identity {
+            node_id: header(HEADER_NODE)?,
+            incarnation: header(HEADER_INCARNATION)?,
+            boot: header(HEADER_BOOT)?,
+        };
+        let shown = request.extensions().get::<Shown>();
+        if let Some(Shown::Node(node_id)) = shown
+            && *node_id != identity.node_id
+        {
+            return Err(Status::permission_denied(format!(
+                "the certificate is node `{node_id}`'s, not node `{}`'s",
+                identity.node_id
+            )));
+        }
+        Ok((identity, header(HEADER_URL)?))
+    }
+}
+
+#[tonic::async_trait]
+impl peer_server::Peer for Peer {
+    async fn tell(&self, request: Request<Streaming<Said>>) -> Result<Response<Heard>, Status> {
+        let (from, url) = self.caller(&request)?;
+        let mut stream = request.into_inner();
+        while let Some(said) = stream.next().await {
+            let (message, records, members) =
+                wire::meant(said?).map_err(Status::invalid_argument)?;
+            let inbound = Inbound {
+                from: from.clone(),
+                url: url.clone(),
+                message,
+                records,
+                members,
+            };
+            if self.0.inbox.send(inbound).is_err() {
+                break;
+            }
+        }
+        Ok(Response::new(Heard {}))
+    }
+
+    async fn txn(&self, request: Request<TxnQuestion>) -> Result<Response<TxnAnswer>, Status> {
+        self.caller(&request)?;
+        let answer = match (self.0.read_txn)(&request.get_ref().request) {
+            Ok(txn) => self.0.handle.txn(txn, None).await,
+            Err(refusal) => Err(refusal),
+        };
+        Ok(Response::new(wire::txn_answer_wire(answer)))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<IndexQuestion>,
+    ) -> Result<Response<IndexAnswer>, Status> {
+        self.caller(&request)?;
+        let answer = match self.0.handle.read_index().await {
+            Ok(revision) => index_answer::Answer::Revision(revision.0),
+            Err(refusal) => index_answer::Answer::Refusal(wire::refusal_wire(&refusal)),
+        };
+        Ok(Response::new(IndexAnswer {
+            answer: Some(answer),
+        }))
+    }
+}

@@ -1,0 +1,317 @@
+//! Messages on the wire: the rules' [`Message`] to proto/peer.proto and back. A message that lacks what it
+//! must have is refused with a sentence, never guessed at.
+
+use bytes::Bytes;
+use rules::message::{Heartbeat, Hello, Message, Promise, Records, State};
+use rules::refusal::Refusal;
+use rules::revision::{Epoch, Revision};
+
+use super::proto::{self, said::Message as Wire};
+use super::{Outbound, TxnAnswer};
+use crate::datafile::{Encoded, record};
+use crate::standing::{Member, Outcome};
+
+/// As it is sent.
+pub(super) fn said(outbound: Outbound) -> proto::Said {
+    let wire = match outbound {
+        Outbound::Records(head, records) => Wire::Records(records_wire(&head, records)),
+        Outbound::Message(message, members) => message_wire(message, &members),
+    };
+    proto::Said {
+        message: Some(wire),
+    }
+}
+
+fn message_wire(message: Message, members: &[Member]) -> Wire {
+    match message {
+        Message::Heartbeat(heartbeat) => Wire::Heartbeat(heartbeat_wire(&heartbeat)),
+        Message::State(state) => Wire::State(state_wire(&state, members)),
+        Message::Look => Wire::Look(proto::Look {}),
+        Message::Prepare(epoch) => Wire::Prepare(proto::Prepare { epoch: epoch.0 }),
+        Message::Promise(promise) => Wire::Promise(proto::Promise {
+            epoch: promise.epoch.0,
+            newest: Some(newest_wire(promise.newest)),
+            eligible: promise.eligible,
+            up: promise.up,
+        }),
+        Message::Refused(epoch) => Wire::Refused(proto::Refused { epoch: epoch.0 }),
+        Message::Hello(hello) => Wire::Hello(hello_wire(&hello)),
+        Message::Welcome {
+            epoch,
+            stream,
+            agreed,
+        } => Wire::Welcome(proto::Welcome {
+            epoch: epoch.0,
+            stream,
+            agreed: agreed.0,
+        }),
+        Message::Records(piece) => {
+            let records = piece.records.iter().map(record::encode).collect();
+            Wire::Records(records_wire(&piece, records))
+        }
+        Message::Receipt {
+            epoch,
+            stream,
+            revision,
+            record_epoch,
+        } => Wire::Receipt(proto::Receipt {
+            epoch: epoch.0,
+            stream,
+            revision: revision.0,
+            record_epoch: record_epoch.0,
+        }),
+    }
+}
+
+fn newest_wire((epoch, revision): (Epoch, Revision)) -> proto::Newest {
+    proto::Newest {
+        epoch: epoch.0,
+        revision: revision.0,
+    }
+}
+
+fn heartbeat_wire(heartbeat: &Heartbeat) -> proto::Heartbeat {
+    let (tenure, active) = heartbeat.tenure.unwrap_or_default();
+    proto::Heartbeat {
+        sent: heartbeat.sent,
+        promised: heartbeat.promised.0,
+        newest: Some(newest_wire(heartbeat.newest)),
+        committed: heartbeat.committed.0,
+        eligible: heartbeat.eligible,
+        up: heartbeat.up,
+        tenure: tenure.0,
+        active,
+        hears: heartbeat.hears.unwrap_or_default().0,
+        register_seq: heartbeat.register_seq,
+    }
+}
+
+fn state_wire(state: &State, members: &[Member]) -> proto::State {
+    let register = state.register.as_ref().map(|register| {
+        serde_json::to_vec(register).expect("plain structs always serialise")
+    });
+    let members = members.iter().cloned().map(|member| proto::Member {
+        member_id: member.member_id,
+        name: member.name,
+        client_urls: member.client_urls,
+        peer_urls: member.peer_urls,
+    });
+    proto::State {
+        echo: state.echo,
+        grant: state.grant,
+        register: register.unwrap_or_default().into(),
+        members: members.collect(),
+    }
+}
+
+fn hello_wire(hello: &Hello) -> proto::Hello {
+    let epochs = hello.epochs.iter().map(|(epoch, first)| proto::Opened {
+        epoch: epoch.0,
+        first: first.0,
+    });
+    proto::Hello {
+        epoch: hello.epoch.0,
+        stream: hello.stream,
+        boot_seq: hello.boot_seq,
+        epochs: epochs.collect(),
+        last: hello.last.0,
+    }
+}
+
+fn records_wire(head: &Records, records: Vec<Bytes>) -> proto::Records {
+    proto::Records {
+        epoch: head.epoch.0,
+        stream: head.stream,
+        after: head.after.0,
+        records,
+        committed: head.committed.0,
+        durable: head.durable.0,
+    }
+}
+
+/// A message as it was meant, the Records beside their encoding, and the members.
+pub(super) type Meant = (Message, Vec<Encoded>, Vec<Member>);
+
+/// What was said.
+///
+/// # Errors
+/// A sentence, for a message that is not whole.
+pub(super) fn meant(said: proto::Said) -> Result<Meant, String> {
+    let plain = |message| Ok((message, Vec::new(), Vec::new()));
+    match said.message.ok_or("a message of an unknown kind")? {
+        Wire::Heartbeat(wire) => plain(Message::Heartbeat(heartbeat(&wire)?)),
+        Wire::State(wire) => state(wire),
+        Wire::Look(_) => plain(Message::Look),
+        Wire::Prepare(wire) => plain(Message::Prepare(Epoch(wire.epoch))),
+        Wire::Promise(wire) => plain(Message::Promise(Promise {
+            epoch: Epoch(wire.epoch),
+            newest: newest(wire.newest)?,
+            eligible: wire.eligible,
+            up: wire.up,
+        })),
+        Wire::Refused(wire) => plain(Message::Refused(Epoch(wire.epoch))),
+        Wire::Hello(wire) => plain(Message::Hello(hello(&wire)?)),
+        Wire::Welcome(wire) => plain(Message::Welcome {
+            epoch: Epoch(wire.epoch),
+            stream: wire.stream,
+            agreed: Revision(wire.agreed),
+        }),
+        Wire::Records(wire) => records(wire),
+        Wire::Receipt(wire) => plain(Message::Receipt {
+            epoch: Epoch(wire.epoch),
+            stream: wire.stream,
+            revision: Revision(wire.revision),
+            record_epoch: Epoch(wire.record_epoch),
+        }),
+    }
+}
+
+fn newest(wire: Option<proto::Newest>) -> Result<(Epoch, Revision), String> {
+    let wire = wire.ok_or("a message without the newest record")?;
+    Ok((Epoch(wire.epoch), Revision(wire.revision)))
+}
+
+fn heartbeat(wire: &proto::Heartbeat) -> Result<Heartbeat, String> {
+    Ok(Heartbeat {
+        sent: wire.sent,
+        promised: Epoch(wire.promised),
+        newest: newest(wire.newest)?,
+        committed: Revision(wire.committed),
+        eligible: wire.eligible,
+        up: wire.up,
+        tenure: (wire.tenure > 0).then_some((Epoch(wire.tenure), wire.active)),
+        hears: (wire.hears > 0).then_some(Epoch(wire.hears)),
+        register_seq: wire.register_seq,
+    })
+}
+
+fn state(wire: proto::State) -> Result<Meant, String> {
+    let register = (!wire.register.is_empty())
+        .then(|| serde_json::from_slice(&wire.register))
+        .transpose()
+        .map_err(|error| format!("a register that cannot be read: {error}"))?;
+    let members = wire.members.into_iter().map(|member| Member {
+        member_id: member.member_id,
+        name: member.name,
+        client_urls: member.client_urls,
+        peer_urls: member.peer_urls,
+    });
+    let state = State {
+        echo: wire.echo,
+        grant: wire.grant,
+        register,
+    };
+    Ok((Message::State(state), Vec::new(), members.collect()))
+}
+
+fn hello(wire: &proto::Hello) -> Result<Hello, String> {
+    let epochs: Vec<(Epoch, Revision)> = wire
+        .epochs
+        .iter()
+        .map(|opened| (Epoch(opened.epoch), Revision(opened.first)))
+        .collect();
+    if !epochs.is_sorted_by(|one, next| one.0 < next.0 && one.1 < next.1) {
+        return Err("an epoch table that does not rise".to_owned());
+    }
+    Ok(Hello {
+        epoch: Epoch(wire.epoch),
+        stream: wire.stream,
+        boot_seq: wire.boot_seq,
+        epochs,
+        last: Revision(wire.last),
+    })
+}
+
+fn records(wire: proto::Records) -> Result<Meant, String> {
+    let mut encoded = Vec::with_capacity(wire.records.len());
+    let mut at = Revision(wire.after);
+    for bytes in wire.records {
+        // A message's buffer is large: what lives on is copied out of it, once.
+        let bytes = Bytes::copy_from_slice(&bytes);
+        let record = record::decode(&bytes).map_err(|why| format!("record {at}: {why}"))?;
+        at = at.next();
+        if record.revision != at {
+            return Err(format!("record {} in the place of {at}", record.revision));
+        }
+        encoded.push(Encoded { record, bytes });
+    }
+    let records = encoded.iter().map(|encoded| encoded.record.clone());
+    let piece = Records {
+        epoch: Epoch(wire.epoch),
+        stream: wire.stream,
+        after: Revision(wire.after),
+        records: records.collect(),
+        committed: Revision(wire.committed),
+        durable: Revision(wire.durable),
+    };
+    Ok((Message::Records(piece), encoded, Vec::new()))
+}
+
+/// A refusal that a client of another Node is to see.
+pub(super) fn refusal_wire(refusal: &Refusal) -> proto::Refusal {
+    let kind = match refusal {
+        Refusal::NoLeader => 1,
+        Refusal::LeaderChanged => 2,
+        Refusal::TimedOut => 3,
+        Refusal::TooManyRequests => 4,
+        Refusal::NoSpace => 5,
+        Refusal::KeyNotFound => 6,
+        Refusal::Unsupported(_) => 7,
+        Refusal::RequestTooLarge => 8,
+        _ => 0,
+    };
+    proto::Refusal {
+        kind,
+        text: refusal.to_string(),
+    }
+}
+
+/// As the other Node meant it.
+pub(super) fn refusal(wire: proto::Refusal) -> Refusal {
+    match wire.kind {
+        1 => Refusal::NoLeader,
+        2 => Refusal::LeaderChanged,
+        3 => Refusal::TimedOut,
+        4 => Refusal::TooManyRequests,
+        5 => Refusal::NoSpace,
+        6 => Refusal::KeyNotFound,
+        7 => Refusal::Unsupported(wire.text),
+        8 => Refusal::RequestTooLarge,
+        _ => Refusal::Unavailable(wire.text),
+    }
+}
+
+/// The answer to a Txn, as it is sent.
+pub(super) fn txn_answer_wire(answer: TxnAnswer) -> proto::TxnAnswer {
+    use proto::txn_answer::Answer;
+    let answer = match answer {
+        Ok(outcome) => Answer::Outcome(proto::Outcome {
+            succeeded: outcome.succeeded,
+            base: outcome.base.0,
+            assigned: outcome.assigned.unwrap_or_default().0,
+            place: outcome.place.unwrap_or_default() as u64,
+        }),
+        Err(refusal) => Answer::Refusal(refusal_wire(&refusal)),
+    };
+    proto::TxnAnswer {
+        answer: Some(answer),
+    }
+}
+
+/// The answer to a Txn; one that is not whole says nothing of what became of it.
+pub(super) fn txn_answer(wire: proto::TxnAnswer) -> TxnAnswer {
+    use proto::txn_answer::Answer;
+    match wire.answer {
+        Some(Answer::Outcome(outcome)) => {
+            let written = outcome.assigned > 0;
+            Ok(Outcome {
+                succeeded: outcome.succeeded,
+                base: Revision(outcome.base),
+                place: written.then_some(usize::try_from(outcome.place).unwrap_or(usize::MAX)),
+                assigned: written.then_some(Revision(outcome.assigned)),
+            })
+        }
+        Some(Answer::Refusal(wire)) => Err(refusal(wire)),
+        None => Err(Refusal::LeaderChanged),
+    }
+}
