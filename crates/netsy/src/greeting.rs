@@ -5,6 +5,17 @@ use std::net::SocketAddr;
 
 use crate::config::Config;
 
+/// One Node of `netsy dev --nodes N` is ready: its endpoint and its process.
+#[must_use]
+pub fn one_of_many(config: &Config, client: SocketAddr, http: SocketAddr) -> String {
+    format!(
+        "{} is ready: {} pid={} (health http://{http}/)\n",
+        config.node_id,
+        config.client.urls(client).join(","),
+        std::process::id(),
+    )
+}
+
 /// One line with the endpoint and where everything is, and for a Node without TLS a hint to try. `client` and
 /// `http` are the addresses really bound.
 #[must_use]

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use netsy::admin::certs;
+use netsy::admin::dev::{
+    Cluster, address, live_no_longer_than_the_parent, run as run_nodes,
+};
 use netsy::config::settings::SETTINGS;
 use netsy::config::{Config, Draft, LogFormat, Mistakes};
 use netsy::exit::RunError;
@@ -56,6 +59,15 @@ struct Dev {
     /// Where the health port is; port 0 lets the system choose one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     http: String,
+    /// A cluster of so many Nodes, one process each, their client ports 10 apart.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9))]
+    nodes: Option<u16>,
+    /// Only this Node of the cluster, such as one that was killed.
+    #[arg(long, value_name = "I", requires = "nodes", value_parser = clap::value_parser!(u16).range(1..=9))]
+    node: Option<u16>,
+    /// Started by the parent of a cluster.
+    #[arg(long, hide = true)]
+    under_parent: bool,
 }
 
 #[derive(Args)]
@@ -173,7 +185,26 @@ fn run_dev(dev: &Dev) -> Result<(), RunError> {
         let attempted = format!("find the directory `{}`", dev.dir.display());
         RunError::setup(attempted, error, "choose another `--dir`")
     })?;
-    let config = Config::dev(&dir, &dev.listen, &dev.http)
+    if dev.under_parent {
+        live_no_longer_than_the_parent();
+    }
+    let number = dev.node.or(dev.nodes.filter(|nodes| *nodes == 1));
+    let mut listen = dev.listen.clone();
+    if let (Some(nodes), Ok(first)) = (dev.nodes, listen.parse()) {
+        let Some(number) = number else {
+            let cluster = Cluster {
+                nodes,
+                dir,
+                listen: first,
+            };
+            return on_runtime(run_cluster(cluster));
+        };
+        let address = address(first, number).map_err(|why| {
+            RunError::setup("start `netsy dev`", why, "choose another `--listen`")
+        })?;
+        listen = address.to_string();
+    }
+    let config = Config::dev_node(&dir, &listen, &dev.http, number)
         .map_err(|mistakes| refuse("start `netsy dev`".into(), &mistakes))?;
     std::fs::create_dir_all(&dir).map_err(|error| {
         let attempted = format!("make the directory `{}`", dir.display());
@@ -291,6 +322,10 @@ fn run(config: Config) -> Result<(), RunError> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
+    on_runtime(until_stopped(config))
+}
+
+fn on_runtime(work: impl Future<Output = Result<(), RunError>>) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -301,9 +336,18 @@ fn run(config: Config) -> Result<(), RunError> {
             "see the limits of the process",
         )
     })?;
-    let ended = runtime.block_on(until_stopped(config));
+    let ended = runtime.block_on(work);
     // Whatever still runs has had its time.
     runtime.shutdown_background();
+    ended
+}
+
+/// Runs a cluster of processes until somebody tells it to stop.
+async fn run_cluster(cluster: Cluster) -> Result<(), RunError> {
+    let stop = CancellationToken::new();
+    let signals = watch_signals(stop.clone())?;
+    let ended = run_nodes(&cluster, stop).await;
+    signals.abort();
     ended
 }
 

@@ -120,7 +120,11 @@ pub async fn run_in(
             return Ok(());
         }
     };
-    let greeting = crate::greeting::ready(&config, bound, health_bound);
+    let greeting = if config.peer.listen.is_some() && config.cluster_id == "dev" {
+        crate::greeting::one_of_many(&config, bound, health_bound)
+    } else {
+        crate::greeting::ready(&config, bound, health_bound)
+    };
     let greeter = world
         .greets
         .then(|| tokio::spawn(greet(Arc::clone(&board), greeting)));

@@ -2,3 +2,4 @@
 //! Each works on files or on the bucket, never on another process.
 
 pub mod certs;
+pub mod dev;

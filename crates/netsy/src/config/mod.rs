@@ -326,16 +326,31 @@ impl Config {
     /// # Errors
     /// An address beyond loopback, or a directory that cannot be written as a URL.
     pub fn dev(dir: &Path, listen: &str, http: &str) -> Result<Config, Mistakes> {
+        Config::dev_node(dir, listen, http, None)
+    }
+
+    /// As [`Config::dev`]; with a `number`, one Node of a cluster on this machine, its peer port above its
+    /// client port.
+    ///
+    /// # Errors
+    /// An address beyond loopback, or a directory that cannot be written as a URL.
+    pub fn dev_node(
+        dir: &Path,
+        listen: &str,
+        http: &str,
+        number: Option<u16>,
+    ) -> Result<Config, Mistakes> {
         let bucket = url::Url::from_directory_path(dir.join("bucket")).map_err(|()| {
             Mistakes::one(
                 Place::Flag("--dir".into()),
                 format!("`{}` is no absolute path", dir.display()),
             )
         })?;
-        let node = dir.join("node-1");
+        let name = format!("node-{}", number.unwrap_or(1));
+        let node = dir.join(&name);
         let pairs = [
             ("cluster_id", "dev"),
-            ("node_id", "node-1"),
+            ("node_id", &name),
             ("data_dir", &node.to_string_lossy()),
             ("bucket.url", bucket.as_str().trim_end_matches('/')),
             ("client.listen", listen),
@@ -345,9 +360,17 @@ impl Config {
             ("elector.renew_interval", "500ms"),
             ("elector.timeout", "2s"),
             ("elector.primary_timeout", "1s"),
+            ("elector.heartbeat_interval", "200ms"),
             ("reads.lease", "1s"),
         ];
-        let draft = Draft::new().preset(&pairs);
+        let mut draft = Draft::new().preset(&pairs);
+        if number.is_some() {
+            let mut peer = draft.config.client.listen;
+            if peer.port() != 0 {
+                peer.set_port(peer.port().saturating_add(1));
+            }
+            draft = draft.preset(&[("peer.listen", &peer.to_string())]);
+        }
         let addresses = [
             ("--listen", draft.config.client.listen),
             ("--http", draft.config.http.listen),
