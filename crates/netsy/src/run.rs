@@ -264,6 +264,7 @@ async fn serve(
     }
     let mut limits = api::Limits::default();
     limits.watch.progress_every = config.watch.progress_interval.max(PROGRESS_MIN);
+    limits.quota = config.storage.quota.unwrap_or(0);
     limits.request_bytes = usize::try_from(config.limits.request_bytes).unwrap_or(usize::MAX);
     let acceptor = tls.as_ref().map(|tls| tls.shared());
     let reload = tls.map(|tls| {
@@ -327,6 +328,12 @@ fn parts(
             retention: config.snapshots.retention,
             check_interval: config.snapshots.check_interval,
         },
+        compaction: driver::CompactionPolicy {
+            retention: config.compaction.retention,
+            revisions: config.compaction.revisions,
+            interval: config.compaction.interval,
+        },
+        quota: config.storage.quota,
         silence_max: SILENCE_MAX,
         answers_stale: config.reads.when_degraded == WhenDegraded::Stale,
         peers: None,

@@ -7,6 +7,7 @@
 
 use alloc::vec::Vec;
 
+use crate::compaction::Compactions;
 use crate::record::{Kind, Record};
 use crate::revision::{Epoch, Revision};
 
@@ -23,6 +24,8 @@ pub struct Log {
     pub committed: Revision,
     /// (epoch, Revision of its epoch Record), ascending in both. Never taken from a document.
     pub epochs: Vec<(Epoch, Revision)>,
+    /// The floor, and what is on its way to raise it.
+    pub compactions: Compactions,
 }
 
 impl Log {
@@ -54,6 +57,7 @@ impl Log {
         if record.kind == Kind::Epoch {
             self.epochs.push((record.epoch, record.revision));
         }
+        self.compactions.learn(record);
         self.last = record.revision;
     }
 
@@ -69,6 +73,7 @@ impl Log {
         self.last = self.last.min(last);
         self.appended = self.appended.min(last);
         self.epochs.retain(|(_, first)| *first <= last);
+        self.compactions.truncate(last);
     }
 }
 

@@ -96,6 +96,10 @@ impl Node {
             effects.push(Effect::Distrust(from.node_id.clone(), reason));
         }
         let agreed = agreed(&self.log.epochs, self.log.last, &hello.epochs, hello.last);
+        if agreed.next() < self.log.compactions.floor() {
+            // What it lacks was compacted: it reads the chain, or starts from a Snapshot.
+            return;
+        }
         let follower = Follower {
             identity: from.clone(),
             boot_seq: hello.boot_seq,
@@ -148,7 +152,9 @@ impl Node {
         };
         let log = (self.log.committed, self.log.durable);
         for (name, follower) in &mut self.followers {
-            if now >= follower.heard + self.settings.primary_timeout {
+            // A stream that compaction has overtaken is silent: the Replica will ask anew.
+            let overtaken = follower.sent.next() < self.log.compactions.floor();
+            if overtaken || now >= follower.heard + self.settings.primary_timeout {
                 continue;
             }
             loop {

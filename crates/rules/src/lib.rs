@@ -11,6 +11,7 @@
 extern crate alloc;
 
 pub mod chain;
+pub mod compaction;
 pub mod elector;
 pub mod followers;
 pub mod key;

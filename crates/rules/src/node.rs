@@ -355,6 +355,7 @@ impl Node {
     fn advance(&mut self, now: Moment, created_at: i64, effects: &mut Vec<Effect>) {
         self.tend_following(now, effects);
         self.commit(now, effects);
+        self.raise_floor(effects);
         self.send_receipt(effects);
         self.go_on(now, created_at, effects);
         self.tend_voters(now, effects);
@@ -575,7 +576,8 @@ impl Node {
             self.slot_beside = (self.log.last, self.cuts);
             effects.push(Effect::ReadSlot {
                 slot: self.log.tail_slot(),
-                confirm: self.tenure != Tenure::None || !self.caught_up,
+                // A Primary that does not welcome us may have compacted what our log ends with.
+                confirm: self.tenure != Tenure::None || !self.caught_up || self.is_unwelcome(),
             });
         }
     }

@@ -119,6 +119,8 @@ pub enum Effect {
     Durable(Revision),
     /// Clients may be told of everything up to here.
     Release(Revision),
+    /// Nothing below can be read from now on, and what is superseded there may be deleted. For good.
+    Floor(Revision),
     /// Tell another Node, or this one itself, by its name.
     Send(String, Message),
     /// Tell every Node that is known.

@@ -6,6 +6,7 @@
 
 pub mod bucket;
 pub mod checks;
+mod compactions;
 pub mod machine;
 pub mod random;
 pub mod weather;

@@ -28,6 +28,7 @@ impl World {
                 self.perform(index, Effect::Append(vec![record]));
             }
         }
+        self.compacts(index);
         self.flush(index);
         let node = &self.nodes[index];
         if node.node.is_some() && self.now < node.lease_until {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use rules::chain::{Found, Log, first_difference};
+use rules::compaction::Compactions;
 use rules::message::{Message, Records};
 use rules::node::Node;
 use rules::primary::Tenure;
@@ -68,7 +69,7 @@ pub struct World {
     turn: u64,
     pub(crate) random: Random,
     weather: Weather,
-    bucket: SimBucket,
+    pub(crate) bucket: SimBucket,
     pub(crate) nodes: Vec<SimNode>,
     queue: BTreeMap<(u64, u64), (usize, u64, Happening)>,
     pub(crate) checks: Checks,
@@ -80,6 +81,8 @@ pub struct World {
     traced: bool,
     /// The highest start each disk has registered.
     registered: BTreeMap<(usize, u64), u64>,
+    /// How often a floor rose.
+    pub(crate) floors: u64,
 }
 
 impl World {
@@ -103,6 +106,7 @@ impl World {
             written: 0,
             traced: false,
             registered: BTreeMap::new(),
+            floors: 0,
         };
         for index in 0..count {
             let at = world.random.between(1, 3_000);
@@ -329,6 +333,7 @@ impl World {
             durable,
             committed: durable,
             epochs: node.disk.epochs(),
+            compactions: Compactions::of(&node.disk.records),
         };
         node.log = node.disk.records.clone();
         node.shown = durable;
@@ -555,6 +560,7 @@ impl World {
                     .is_some_and(|node| node.tenure() != Tenure::None);
                 self.checks.released(index, &records, acknowledges);
             }
+            Effect::Floor(floor) => self.floor_rose(index, floor),
             Effect::Lease(until) => self.nodes[index].lease_until = until,
             Effect::Send(to, message) => self.send(index, &to, message),
             Effect::Broadcast(message) => {
@@ -566,6 +572,7 @@ impl World {
                 }
             }
             Effect::Replicate { to, head, upto } => {
+                self.is_above_the_floor(index, head.after, upto);
                 let log = &self.nodes[index].log;
                 let records = log[head.after.0 as usize..upto.0 as usize].to_vec();
                 self.send(index, &to, Message::Records(Records { records, ..head }));

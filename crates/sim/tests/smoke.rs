@@ -4,13 +4,15 @@ use sim::world::story;
 
 #[test]
 fn a_hundred_storms_of_one_to_five_nodes_break_no_claim() {
-    let (mut steps, mut acknowledged) = (0, 0);
+    let (mut steps, mut acknowledged, mut floors) = (0, 0, 0);
     for seed in 0..100 {
         let world = story(seed, false);
         steps += world.steps();
         acknowledged += world.checks().acknowledged();
+        floors += world.floors();
     }
-    println!("{steps} steps, {acknowledged} acknowledged writes");
+    println!("{steps} steps, {acknowledged} acknowledged writes, {floors} floors");
+    assert!(floors > 1_000, "the storms compacted too little: {floors}");
     assert!(
         acknowledged > 10_000,
         "the storms left too little work to prove anything"

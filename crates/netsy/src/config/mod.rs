@@ -47,6 +47,10 @@ pub struct Config {
     pub chunks: Chunks,
     /// When Snapshots are made, and how long what they replace is kept.
     pub snapshots: Snapshots,
+    /// What history is kept.
+    pub compaction: Compaction,
+    /// What the Node's own database may grow to.
+    pub storage: Storage,
     /// The in-memory view.
     pub view: View,
     /// Watches.
@@ -271,6 +275,24 @@ pub struct Snapshots {
     pub retention: Duration,
     /// How often it is looked whether one is due.
     pub check_interval: Duration,
+}
+
+/// `[compaction]`: history below the floor is deleted; what both `retention` and `revisions` let go, goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compaction {
+    /// What is younger can be read and watched; None: everything for ever.
+    pub retention: Option<Duration>,
+    /// At least so many of the newest Revisions can be read and watched.
+    pub revisions: u64,
+    /// How often the Primary looks whether the floor may rise.
+    pub interval: Duration,
+}
+
+/// `[storage]`: the Node's own database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Storage {
+    /// Bytes in use in the Primary's database beyond which puts are refused; None: no quota.
+    pub quota: Option<u64>,
 }
 
 /// `[view]`: the in-memory view.

@@ -125,6 +125,12 @@ pub static SETTINGS: &[Setting] = &[
     row!("snapshots.retention", "24h", "how long Chunks and Snapshots are kept after they are no longer needed to start", snapshots.retention, Given::duration),
     row!("snapshots.check_interval", "10s", "how often it is looked whether a Snapshot or a clean-up is due", snapshots.check_interval, Given::duration),
 
+    row!("compaction.retention", "10m", "how long history can be read and watched before it is deleted, or `off`: for ever", compaction.retention, Given::duration_or_off),
+    row!("compaction.revisions", "10000", "so many of the newest Revisions are kept, however old", compaction.revisions, Given::count),
+    row!("compaction.interval", "30s", "how often the Primary looks whether there is history to delete", compaction.interval, Given::duration),
+
+    row!("storage.quota", "off", "bytes in use in the Primary's database beyond which puts are refused (`database space exceeded`) and deletes go on, or `off`", storage.quota, Given::size_or_off),
+
     row!("view.value_budget", "512MiB", "bytes of values kept in memory; others are read from SQLite", view.value_budget, Given::size),
 
     row!("watch.progress_interval", "5s", "how often a quiet watch that asked for progress is told the Revision", watch.progress_interval, Given::duration),

@@ -69,6 +69,7 @@ impl Driver {
             Effect::Truncate(last) => self.truncate(last),
             Effect::Durable(upto) => self.durable(upto),
             Effect::Release(committed) => self.release(committed),
+            Effect::Floor(floor) => self.floor_rose(floor),
             Effect::Lease(until) => self.board.set_lease(until),
             Effect::Send(to, message) => self.tell(&to, message),
             Effect::Broadcast(message) => self.broadcast(&message),
@@ -243,6 +244,8 @@ impl Driver {
             match bucket.get_chunk(slot).await {
                 Ok(Some(chunk)) => compare(&store, slot, chunk.records),
                 Ok(None) if confirm => match bucket.list_chunks(slot).await {
+                    // It came between the two looks.
+                    Ok(beyond) if beyond.contains(&slot) => Input::SlotRead(slot, Err(())),
                     Ok(beyond) if beyond.iter().any(|first| *first > slot) => Input::FellBehind,
                     Ok(beyond) if beyond.is_empty() => Input::SlotRead(slot, Ok(None)),
                     Ok(_) | Err(_) => Input::SlotRead(slot, Err(())),

@@ -14,6 +14,7 @@ impl Driver {
     /// What time alone brings: Snapshots, the Elector's list of members, gauges, a disk that came back.
     pub(super) fn housekeeping(&mut self) {
         self.tend_snapshots();
+        self.tend_compaction();
         self.learn_addresses();
         self.tend_members();
         self.tend_disk();

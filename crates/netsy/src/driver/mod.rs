@@ -5,6 +5,7 @@
 //! disk as one transaction and to the bucket as one Chunk, side by side. A reply leaves when everything it
 //! has seen is committed. Slow work (bucket, disk) runs elsewhere and comes back as an Input.
 
+mod compaction;
 mod effects;
 mod housekeeping;
 mod peers;
@@ -30,6 +31,7 @@ use rules::txn::Txn;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub use compaction::CompactionPolicy;
 pub use registration::{JoinFailure, Members, Registered, Registration, check_cluster, register};
 pub use restore::{RestoreFailure, Restored, restore};
 pub use snapshots::SnapshotPolicy;
@@ -64,6 +66,8 @@ pub(crate) enum Event {
     Confirmed(Option<Register>),
     /// What the Primary says is committed, for reads that asked.
     Index(Result<Revision, Refusal>),
+    /// Everything below this floor was deleted, or could not be.
+    Pruned(Result<Revision, crate::store::Failure>),
     /// The disk refused a batch, or a read.
     DiskLost(String),
     /// The disk works again.
@@ -98,6 +102,10 @@ pub struct Parts {
     pub chunk_records_max: usize,
     /// When to make Snapshots.
     pub snapshots: SnapshotPolicy,
+    /// When to compact.
+    pub compaction: CompactionPolicy,
+    /// Bytes in use in the own database beyond which nothing more may be put; `None` is no quota.
+    pub quota: Option<u64>,
     /// How long a bucket may stay silent before the Node calls itself Degraded.
     pub silence_max: Duration,
     /// Whether a Degraded Replica answers linearizable reads from what it has.
@@ -143,6 +151,8 @@ pub(crate) struct Driver {
     stale_told_at: u64,
     elector_timeout: Duration,
     snapshots: snapshots::Snapshots,
+    compaction: compaction::Compaction,
+    quota: Option<u64>,
     runtime: tokio::runtime::Handle,
     events: mpsc::UnboundedSender<Event>,
     /// Records beyond the chain, ascending: what the next Chunks are made of.
@@ -245,6 +255,8 @@ impl Driver {
     ) -> Driver {
         Driver {
             snapshots: snapshots::Snapshots::new(parts.snapshots),
+            compaction: compaction::Compaction::new(parts.compaction),
+            quota: parts.quota,
             node: parts.node,
             view: parts.view,
             store: parts.store,
@@ -304,6 +316,7 @@ impl Driver {
                 Event::Members(members) => self.members = members,
                 Event::Confirmed(register) => self.confirmed(register),
                 Event::Index(index) => self.index_known(&index),
+                Event::Pruned(outcome) => self.pruned(outcome),
                 Event::DiskLost(why) => self.disk_lost(&why),
                 Event::DiskBack => self.disk_back(),
                 Event::DiskStillLost(why) => {
@@ -370,6 +383,10 @@ impl Driver {
         let Some((_, change)) = &decision.change else {
             return self.answer_unchanged(&decision, reply);
         };
+        if change.value.is_some() && self.is_full() {
+            let _ = reply.send(Err(Refusal::NoSpace));
+            return;
+        }
         match self.node.assign(change, wall_clock()) {
             Ok(record) => {
                 let revision = record.revision;
@@ -385,6 +402,12 @@ impl Driver {
                 let _ = reply.send(Err(refusal));
             }
         }
+    }
+
+    /// Whether the storage quota is used up: nothing is put any more, and deletes go on.
+    fn is_full(&self) -> bool {
+        let in_use = self.board.sizes().in_use;
+        self.quota.is_some_and(|quota| in_use >= quota)
     }
 
     /// A Txn that writes nothing answers when what it saw is committed, and only as a linearizable read.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use rules::chain::{Found, Log, Verdict, first_difference, judge};
+use rules::compaction::Compactions;
 use rules::record::Record;
 use rules::revision::{Epoch, Revision};
 use tokio::sync::oneshot;
@@ -92,6 +93,7 @@ pub async fn restore(
         durable: meta.durable,
         committed: meta.durable,
         epochs: meta.epochs,
+        compactions: Compactions::default(),
     };
     restore.find_start(&mut log).await?;
     restore.read_chain(&mut log).await?;
@@ -104,7 +106,7 @@ pub async fn restore(
         )));
     }
     log.committed = log.durable;
-    let (view, tail) = restore.fill_view(&log, value_budget)?;
+    let (view, tail) = restore.fill_view(&mut log, value_budget)?;
     restore.progress.done(log.last);
     Ok(Restored {
         log,
@@ -190,6 +192,7 @@ impl Restore<'_> {
             durable: revision,
             committed: revision,
             epochs: meta.epochs,
+            compactions: Compactions::default(),
         })
     }
 
@@ -272,17 +275,20 @@ impl Restore<'_> {
     /// One scan of the disk fills the view; what lies beyond the chain is the tail.
     fn fill_view(
         &mut self,
-        log: &Log,
+        log: &mut Log,
         value_budget: usize,
     ) -> Result<(Arc<View>, Vec<Encoded>), RestoreFailure> {
+        let (last, durable) = (log.last, log.durable);
+        let mut compactions = Compactions::default();
         let view = Arc::new(View::new(
             Arc::new(StoreSource(self.store.clone())),
             value_budget,
         ));
         let mut tail = Vec::new();
-        self.store.scan(Revision::ZERO, log.last, &mut |encoded| {
+        self.store.scan(Revision::ZERO, last, &mut |encoded| {
             view.load(&encoded.record);
-            if encoded.record.revision > log.durable {
+            compactions.learn(&encoded.record);
+            if encoded.record.revision > durable {
                 tail.push(encoded);
             }
             ControlFlow::Continue(())
@@ -294,6 +300,10 @@ impl Restore<'_> {
                 log.last
             )));
         }
+        // The rules say it once more when the Node runs; until then nobody reads below it either.
+        let floor = compactions.clone().settle(log.committed.min(durable));
+        view.set_floor(floor.unwrap_or_default());
+        log.compactions = compactions;
         view.release(log.committed);
         Ok((view, tail))
     }

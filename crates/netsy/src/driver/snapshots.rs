@@ -78,7 +78,13 @@ impl Snapshots {
         self.bytes += bytes as u64;
     }
 
-    fn is_due(&self) -> bool {
+    /// Whether one is being made.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    /// Whether it is time for one.
+    pub(super) fn is_due(&self) -> bool {
         let age = self.policy.age.as_millis() as u64;
         let records = self.end.since(self.last);
         records > 0
@@ -92,7 +98,7 @@ impl Driver {
     /// Makes a Snapshot if one is due and this Node may.
     pub(super) fn tend_snapshots(&mut self) {
         let every = self.snapshots.policy.check_interval.as_millis() as u64;
-        if now() < self.snapshots.looked_at + every {
+        if now() < self.snapshots.looked_at + every || self.compaction.is_in_the_way() {
             return;
         }
         self.snapshots.looked_at = now();
@@ -104,6 +110,7 @@ impl Driver {
             return;
         }
         let revision = self.snapshots.end;
+        self.compaction.gave_way();
         self.snapshots.last = revision;
         self.snapshots.last_at = now();
         self.snapshots.bytes = 0;

@@ -20,6 +20,7 @@ mod checkpoint;
 mod failure;
 mod home;
 mod install;
+mod prune;
 mod reader;
 mod schema;
 mod writer;
@@ -27,6 +28,7 @@ mod writer;
 pub use batch::Batch;
 pub use failure::Failure;
 pub use install::Install;
+pub use prune::Pruned;
 
 use crate::datafile::Encoded;
 use crate::standing::Sizes;
@@ -217,28 +219,10 @@ impl Store {
     /// # Panics
     /// If one of them is not below the committed Revision.
     pub fn delete(&self, revisions: &[Revision]) -> Result<(), Failure> {
-        let attempted = "deleting compacted Records";
-        let Some(highest) = revisions.iter().max() else {
-            return Ok(());
-        };
-        self.inner.write(attempted, 0, |connection, meta| {
-            assert!(
-                *highest < meta.committed,
-                "deleting {highest}, committed {}",
-                meta.committed
-            );
-            let mut delete = connection
-                .prepare_cached(
-                    "DELETE FROM records WHERE revision = ?1
-                     AND revision NOT IN (SELECT first FROM epochs)",
-                )
-                .attempt(attempted)?;
-            for revision in revisions {
-                delete.execute([revision.wire()]).attempt(attempted)?;
-            }
-            meta.pruned = meta.pruned.max(*highest);
-            Ok(())
-        })?;
+        self.inner
+            .write("deleting compacted Records", 0, |connection, meta| {
+                prune::delete(connection, meta, revisions)
+            })?;
         Ok(())
     }
 

@@ -133,6 +133,10 @@ impl Inner {
 
     /// Whether a Record that a scan did not see should be there: it is neither compacted nor truncated.
     fn is_lost(&self, revision: Revision) -> Result<bool, Failure> {
+        // What was pruned once never comes back.
+        if revision <= self.meta.lock().pruned {
+            return Ok(false);
+        }
         // While the disk is held, `meta` and the tables agree.
         let disk = self.disk.lock();
         let meta = self.meta();

@@ -46,6 +46,7 @@ pub(super) fn open(
     home.check_in_place()?;
     let had_wal = home.has_wal();
     let mut connection = open_file(home, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    can_shrink(&connection)?;
     use_wal(&connection)?;
     empty_wal(&connection)?;
     let meta = prepare(&mut connection, &home.dir, identity, had_wal)?;
@@ -53,6 +54,13 @@ pub(super) fn open(
     empty_wal(&connection)?;
     home.reserve_wal()?;
     Ok((connection, meta))
+}
+
+/// Lets a file that is still empty give pages back later.
+fn can_shrink(connection: &Connection) -> Result<(), Failure> {
+    connection
+        .execute_batch("PRAGMA auto_vacuum = INCREMENTAL")
+        .attempt("opening the database")
 }
 
 fn use_wal(connection: &Connection) -> Result<(), Failure> {

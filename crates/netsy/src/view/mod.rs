@@ -144,6 +144,12 @@ impl View {
         &self.hub
     }
 
+    /// Raises the compaction floor as [`View::set_floor`] does, and drops nothing yet. At once.
+    pub fn refuse_below(&self, floor: Revision) {
+        let mut state = self.state.write();
+        state.floor = state.floor.max(floor);
+    }
+
     /// Raises the compaction floor: from now on Revisions below it cannot be read, and superseded versions
     /// and tombstones below it are dropped. May run on any thread, and holds the lock for short times
     /// only; Records may be deleted from the store when it has returned.
