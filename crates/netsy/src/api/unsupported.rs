@@ -20,7 +20,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     (
         "KV",
         "Compact",
-        "history is not compacted: every revision stays readable",
+        "history is compacted by time and by count: set `compaction.retention` and `compaction.revisions`",
     ),
     ("Lease", "LeaseRevoke", LEASES),
     ("Lease", "LeaseKeepAlive", LEASES),

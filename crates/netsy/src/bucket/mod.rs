@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use object_store::path::Path;
-use object_store::{Error, ObjectMeta, ObjectStore};
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt};
 use rules::revision::Revision;
 
 use crate::datafile::Damaged;
@@ -180,6 +180,32 @@ impl Bucket {
     #[must_use]
     pub fn cluster_id(&self) -> &str {
         &self.cluster_id
+    }
+
+    /// When the Chunk in the slot `first` was written, by the store's clock: milliseconds since 1970. `None`:
+    /// there is none.
+    ///
+    /// # Errors
+    /// `TryAgain`, `Denied`.
+    pub async fn chunk_written_at(&self, first: Revision) -> Result<Option<i64>, Failure> {
+        self.written_at(&names::chunk(first)).await
+    }
+
+    /// The same of the Snapshot at `revision`.
+    ///
+    /// # Errors
+    /// `TryAgain`, `Denied`.
+    pub async fn snapshot_written_at(&self, revision: Revision) -> Result<Option<i64>, Failure> {
+        self.written_at(&names::snapshot(revision)).await
+    }
+
+    async fn written_at(&self, location: &Path) -> Result<Option<i64>, Failure> {
+        let look = || within(self.timeouts.document, self.files.head(location));
+        match patiently(look).await {
+            Ok(meta) => Ok(Some(meta.last_modified.timestamp_millis())),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failure("looking at", location, &error)),
+        }
     }
 
     /// Every location in `folder` after `after`, in no particular order.

@@ -247,7 +247,7 @@ impl Work {
         }
         let mut deleted = 0;
         for revision in snapshots {
-            if self.is_expired(revision)? {
+            if self.is_old_snapshot(revision).await? {
                 self.bucket
                     .delete_snapshots(&[revision])
                     .await
@@ -267,8 +267,8 @@ impl Work {
                 break;
             };
             let after = chunks.get(index + 2).copied().unwrap_or(Revision(u64::MAX));
-            let covered = next.prev() <= older && self.is_expired(*first)?;
-            if covered && !opens(*first, *next) && !opens(*next, after) {
+            let covered = next.prev() <= older && !opens(*first, *next) && !opens(*next, after);
+            if covered && self.is_old_chunk(*first).await? {
                 self.bucket.delete_chunks(&[*first]).await.map_err(text)?;
                 deleted += 1;
             }
@@ -278,16 +278,41 @@ impl Work {
 }
 
 impl Work {
-    /// Whether the Record is older than the retention period, or compacted. Its wall clock is good enough:
-    /// retention is for people, not for safety.
-    fn is_expired(&self, revision: Revision) -> Result<bool, String> {
-        let found = self
-            .store
-            .get(revision)
-            .map_err(|failure| failure.to_string())?;
-        let now = super::wall_clock();
+    /// Whether the Snapshot at `revision` is older than the retention period.
+    async fn is_old_snapshot(&self, revision: Revision) -> Result<bool, String> {
+        if let Some(expired) = self.is_expired(revision)? {
+            return Ok(expired);
+        }
+        let written = self.bucket.snapshot_written_at(revision).await;
+        self.is_past(written)
+    }
+
+    /// Whether the Chunk in the slot `first` is older than the retention period.
+    async fn is_old_chunk(&self, first: Revision) -> Result<bool, String> {
+        if let Some(expired) = self.is_expired(first)? {
+            return Ok(expired);
+        }
+        let written = self.bucket.chunk_written_at(first).await;
+        self.is_past(written)
+    }
+
+    /// Whether the Record is older than the retention period; `None` if it was compacted. Its wall clock is
+    /// good enough, and so is the bucket's: retention is for people, not for safety.
+    fn is_expired(&self, revision: Revision) -> Result<Option<bool>, String> {
+        let found = self.store.get(revision);
+        let found = found.map_err(|failure| failure.to_string())?;
+        Ok(found.map(|encoded| self.is_before(encoded.record.created_at)))
+    }
+
+    fn is_past(&self, written: Result<Option<i64>, bucket::Failure>) -> Result<bool, String> {
+        let written = written.map_err(|failure| failure.to_string())?;
+        Ok(written.is_none_or(|written| self.is_before(written.saturating_mul(1_000_000))))
+    }
+
+    /// Whether `moment`, in nanoseconds since 1970, lies before the retention period.
+    fn is_before(&self, moment: i64) -> bool {
         let retention = i64::try_from(self.retention.as_nanos()).unwrap_or(i64::MAX);
-        Ok(found.is_none_or(|encoded| now.saturating_sub(encoded.record.created_at) >= retention))
+        super::wall_clock().saturating_sub(moment) >= retention
     }
 }
 

@@ -941,3 +941,85 @@ fn nothing_of_a_record_is_shown() {
     let shown = format!("{store:?} {batch:?}");
     assert!(!shown.contains("registry"), "{shown}");
 }
+
+/// Updates of `keys` keys, one after another, from Revision 2 on.
+fn updates(keys: u64, count: u64) -> Vec<Encoded> {
+    let update = |revision: u64| {
+        let prev = revision.checked_sub(keys).filter(|prev| *prev >= 2);
+        let mut record = sized(revision, 1, 512).record;
+        record.prev_revision = Revision(prev.unwrap_or(0));
+        record.created = prev.is_none();
+        Encoded::new(record)
+    };
+    std::iter::once(opening(1, 1)).chain((2..=count).map(update)).collect()
+}
+
+/// Deletes to the end.
+fn prune(store: &Store, after: u64, floor: u64, durable: u64) {
+    let (floor, durable) = (Revision(floor), Revision(durable));
+    let mut after = Revision(after);
+    while let Pruned::Upto(at) = store.prune(after, floor, durable).unwrap() {
+        assert!(at > after);
+        after = at;
+    }
+}
+
+#[test]
+fn pruning_keeps_the_newest_of_each_key_and_everything_from_the_floor_on() {
+    let store = Store::open(None, &identity()).unwrap();
+    let mut records = updates(10, 100);
+    let born_or_dead = |revision: u64, prev: u64| {
+        let mut record = write(revision, 1).record;
+        (record.deleted, record.prev_revision) = (prev > 0, Revision(prev));
+        Encoded::new(record)
+    };
+    // The keys of 51 and 60 die, one below the floor, one exactly there, and come to life again.
+    for (revision, prev) in [(61, 51), (71, 0), (70, 60), (80, 0)] {
+        records[revision as usize - 1] = born_or_dead(revision, prev);
+    }
+    commit(&store, append(records)).unwrap();
+    prune(&store, 0, 70, 80);
+    let left: Vec<u64> = log(&store).iter().map(|one| one.record.revision.0).collect();
+    let expected: Vec<u64> = [1].into_iter().chain(62..=100).collect();
+    assert_eq!(left, expected);
+    let meta = store.meta();
+    assert_eq!((meta.durable, meta.committed), (Revision(80), Revision(70)));
+    // The tombstone that was exactly at the floor goes with the next one.
+    prune(&store, 69, 100, 100);
+    let left: Vec<u64> = log(&store).iter().map(|one| one.record.revision.0).collect();
+    assert!(!left.contains(&70) && !left.contains(&71), "{left:?}");
+    assert_eq!(left.len(), 1 + 10, "{left:?}");
+}
+
+#[test]
+fn nothing_is_pruned_before_the_disk_holds_what_the_bucket_does() {
+    let store = Store::open(None, &identity()).unwrap();
+    commit(&store, append(updates(10, 100))).unwrap();
+    let pruned = store.prune(Revision::ZERO, Revision(50), Revision(101));
+    assert_eq!(pruned, Ok(Pruned::NotYet));
+    assert_eq!(log(&store).len(), 100);
+}
+
+#[test]
+fn the_file_shrinks_when_much_was_pruned_and_its_log_starts_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for batch in updates(100, 20_000).chunks(1000) {
+        commit(&store, append(batch.iter().cloned())).unwrap();
+    }
+    let before = store.sizes().unwrap();
+    prune(&store, 0, 19_000, 20_000);
+    while store.shrink().unwrap() {}
+    let after = store.sizes().unwrap();
+    assert!(after.total * 5 < before.total, "{before:?} {after:?}");
+    assert!(after.total < after.in_use * 2, "{after:?}");
+    let kept = log(&store);
+    assert!(kept.len() <= 1_200, "{}", kept.len());
+    drop(store);
+    let length = fs::metadata(dir.path().join("netsy.db")).unwrap().len();
+    assert_eq!(length, after.total);
+    let store = open(dir.path());
+    assert_eq!(log(&store), kept);
+    assert_eq!(store.recover().unwrap().last, Revision(20_000));
+    commit(&store, append([write(20_001, 1)])).unwrap();
+}

@@ -1,0 +1,239 @@
+//! Compaction: what is superseded goes from memory, disk and Snapshots, what is live or young stays, and
+//! whoever asks for what is gone is told so as etcd would.
+
+use std::time::Duration;
+
+use netsy::api::proto::etcdserverpb::watch_client::WatchClient;
+use netsy::api::proto::etcdserverpb::watch_request::RequestUnion;
+use netsy::api::proto::etcdserverpb::{
+    RangeRequest, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+};
+use rules::record::Kind;
+use rules::revision::Revision;
+use tonic::Code;
+
+use super::node::{PATIENCE, Place, Running, Setup, channel, until};
+use crate::etcd::{Kv, bytes, get, put};
+
+const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+
+/// Keeps 20 Revisions, and nothing for long.
+fn compacting(setup: Setup) -> Setup {
+    setup.with(|config| {
+        config.compaction.retention = Some(Duration::from_millis(200));
+        config.compaction.revisions = 20;
+        config.compaction.interval = Duration::from_millis(50);
+        config.snapshots.retention = Duration::ZERO;
+    })
+}
+
+/// What `netsy_compaction_revision` says.
+async fn floor(node: &Running) -> i64 {
+    let url = format!("http://{}/metrics", node.health);
+    let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+    let mut lines = text.lines();
+    let line = lines.find(|line| line.starts_with("netsy_compaction_revision "));
+    line.and_then(|line| line.rsplit(' ').next())
+        .and_then(|number| number.parse::<f64>().ok())
+        .map_or(0, |number| number as i64)
+}
+
+/// Updates `keys` keys, `rounds` times each. The Revision of the last one.
+async fn update(kv: &Kv, keys: usize, rounds: usize) -> i64 {
+    let mut last = 0;
+    for round in 0..rounds {
+        let writes = (0..keys).map(|key| {
+            let kv = kv.clone();
+            async move { kv.put(&format!("key-{key:03}"), &format!("{round:0>400}")).await }
+        });
+        let written = futures::future::join_all(writes).await;
+        last = last.max(written.into_iter().max().unwrap_or(0));
+    }
+    last
+}
+
+/// Writes a little until the floor is at least `wanted`.
+async fn until_floor(node: &Running, wanted: i64) {
+    until("the floor rises", || async {
+        node.kv().put("heartbeat", "v").await;
+        floor(node).await >= wanted
+    })
+    .await;
+}
+
+fn all(revision: i64) -> RangeRequest {
+    RangeRequest {
+        range_end: bytes("\0"),
+        revision,
+        ..get("\0")
+    }
+}
+
+/// What a watch from `start` on is told first, after it was created.
+async fn watch_from(node: &Running, start: i64) -> WatchResponse {
+    let create = WatchCreateRequest {
+        key: bytes("key-"),
+        range_end: bytes("key."),
+        start_revision: start,
+        ..WatchCreateRequest::default()
+    };
+    let request = WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(create)),
+    };
+    let requests = futures::StreamExt::chain(
+        futures::stream::iter([request]),
+        futures::stream::pending(),
+    );
+    let mut client = WatchClient::new(channel(node.clients));
+    let mut answers = client.watch(requests).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().unwrap().created);
+    let told = tokio::time::timeout(PATIENCE, answers.message()).await;
+    told.expect("the watch is told something").unwrap().unwrap()
+}
+
+/// Below the floor everything is refused; from there on everything is there.
+async fn is_compacted(node: &Running, newest: &[(Vec<u8>, Vec<u8>)]) {
+    let floor = floor(node).await;
+    assert!(floor > 1);
+    let kv = node.kv();
+    for revision in [1, floor - 1] {
+        let refused = kv.range(all(revision)).await.unwrap_err();
+        assert_eq!((refused.code(), refused.message()), (Code::OutOfRange, COMPACTED));
+        let canceled = watch_from(node, revision).await;
+        assert!(canceled.canceled);
+        assert!(canceled.compact_revision >= floor, "{canceled:?}");
+    }
+    let answer = kv.range(all(0)).await.unwrap();
+    let found = answer.kvs.iter().filter(|kv| kv.key().starts_with(b"key-"));
+    let found: Vec<_> = found.map(|kv| (kv.key().to_vec(), kv.value().to_vec())).collect();
+    assert_eq!(found, newest);
+}
+
+async fn newest(node: &Running) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let answer = node.kv().range(all(0)).await.unwrap();
+    let found = answer.kvs.iter().filter(|kv| kv.key().starts_with(b"key-"));
+    found.map(|kv| (kv.key().to_vec(), kv.value().to_vec())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_goes_and_what_is_live_stays_over_restart_and_restore() {
+    let place = Place::new();
+    let node = compacting(place.node("one")).start().await;
+    node.healthy().await;
+    let last = update(&node.kv(), 50, 20).await;
+    node.kv().delete("key-007").await;
+    let newest = newest(&node).await;
+    assert_eq!(newest.len(), 49);
+    until_floor(&node, last + 2).await;
+    is_compacted(&node, &newest).await;
+    let before = floor(&node).await;
+    node.stop().await.unwrap();
+
+    let node = compacting(place.node("one")).start().await;
+    node.healthy().await;
+    assert!(floor(&node).await >= before, "the floor is in the log");
+    is_compacted(&node, &newest).await;
+    node.stop().await.unwrap();
+
+    // No Snapshot was made: every Chunk of the chain is there, and so is the floor.
+    let judge = place.judge("one").await;
+    is_compacted(&judge, &newest).await;
+    judge.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_holds_what_is_live_and_what_is_young_and_is_enough_to_start_from() {
+    let place = Place::new();
+    let setup = compacting(place.node("one"));
+    let setup = setup.with(|config| config.snapshots.records = Some(500));
+    let node = setup.start().await;
+    node.healthy().await;
+    let last = update(&node.kv(), 50, 30).await;
+    let newest = newest(&node).await;
+    until_floor(&node, last).await;
+    let bucket = place.bucket();
+    until("a snapshot is made of what is left", || async {
+        update(&node.kv(), 50, 1).await;
+        bucket.list_snapshots().await.unwrap().last() > Some(&Revision(last as u64))
+    })
+    .await;
+    until("the chunks of what is gone are cleaned up", || async {
+        update(&node.kv(), 50, 1).await;
+        bucket.list_chunks(Revision(1)).await.unwrap().len() < 100
+    })
+    .await;
+    node.kill().await;
+
+    let newest_snapshot = *bucket.list_snapshots().await.unwrap().last().unwrap();
+    let source = netsy::bucket::snapshots::Source::At(newest_snapshot);
+    let mut snapshot = bucket.restore(source).await.unwrap().unwrap();
+    let mut records = Vec::new();
+    while let Some(more) = snapshot.next().await.unwrap() {
+        records.extend(more.into_iter().map(|one| one.record));
+    }
+    let floors = records.iter().filter(|record| record.kind == Kind::Compaction);
+    let floor = floors.map(|record| record.prev_revision).max().unwrap();
+    let old = records.iter().filter(|record| record.revision < floor && record.is_visible());
+    let (young, old) = (newest_snapshot.since(floor) as usize + 1, old.count());
+    assert!(old <= 51, "{old} records below the floor at {floor}");
+    assert!(records.len() <= 51 + young + 1, "{} records", records.len());
+
+    let judge = place.judge("one").await;
+    is_compacted(&judge, &super::compaction::newest(&judge).await).await;
+    assert_eq!(super::compaction::newest(&judge).await.len(), newest.len());
+    judge.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_database_shrinks_to_what_is_kept() {
+    let place = Place::new();
+    let setup = compacting(place.node("one"));
+    // First everything is kept, so that there is something to shrink from.
+    let node = setup.with(|config| config.compaction.revisions = 3_000).start().await;
+    node.healthy().await;
+    update(&node.kv(), 100, 30).await;
+    node.stop().await.unwrap();
+    let file = place.disk("one").join("netsy.db");
+    let before = std::fs::metadata(&file).unwrap().len();
+
+    let node = compacting(place.node("one")).start().await;
+    node.healthy().await;
+    until_floor(&node, 2_900).await;
+    until("the database shrinks", || async {
+        node.kv().put("heartbeat", "v").await;
+        node.status().await.db_size < (before / 3) as i64
+    })
+    .await;
+    node.stop().await.unwrap();
+    let after = std::fs::metadata(&file).unwrap().len();
+    assert!(after < before / 3, "{before} bytes shrank to {after}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_store_refuses_puts_and_lets_deletes_through() {
+    let place = Place::new();
+    let setup = compacting(place.node("one"));
+    let node = setup.with(|config| config.storage.quota = Some(400_000)).start().await;
+    node.healthy().await;
+    let large = "x".repeat(20_000);
+    let fill = |number: usize| TxnRequest {
+        success: vec![put(&format!("full-{number}"), &large)],
+        ..TxnRequest::default()
+    };
+    let mut refused = None;
+    for number in 0..2_000 {
+        if let Err(status) = node.kv().txn(fill(number)).await {
+            refused = Some((number, status));
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (number, status) = refused.expect("the quota is used up some time");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(status.message(), "etcdserver: mvcc: database space exceeded");
+    for number in 0..number {
+        node.kv().delete(&format!("full-{number}")).await;
+    }
+    until("there is room again", || async { node.kv().txn(fill(0)).await.is_ok() }).await;
+    node.kill().await;
+}
