@@ -9,9 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use netsy::admin::certs;
-use netsy::admin::dev::{
-    Cluster, address, live_no_longer_than_the_parent, run as run_nodes,
-};
+use netsy::admin::dev::{Cluster, address, live_no_longer_than_the_parent, run as run_nodes};
 use netsy::config::settings::SETTINGS;
 use netsy::config::{Config, Draft, LogFormat, Mistakes};
 use netsy::exit::RunError;

@@ -18,8 +18,8 @@ use tracing::info;
 use crate::bucket::{self, Bucket};
 use crate::config::{Config, WhenDegraded};
 use crate::driver::{self, Ended, Parts, Registration};
-use crate::peer::{self, Caller, Peers};
 use crate::exit::RunError;
+use crate::peer::{self, Caller, Peers};
 use crate::standing::{Board, Handle, HealthState, PrimaryState, Standing};
 use crate::start::{Started, start};
 use crate::telemetry::Metrics;
@@ -111,7 +111,10 @@ pub async fn run_in(
         },
         closed.clone(),
     ));
-    let peer_bound = world.peers.as_ref().and_then(|peers| peers.local_addr().ok());
+    let peer_bound = world
+        .peers
+        .as_ref()
+        .and_then(|peers| peers.local_addr().ok());
     let registration = registration(&config, bound, peer_bound);
     let started = tokio::select! {
         started = start(&config, world.bucket, &registration) => started,
@@ -248,7 +251,12 @@ async fn serve(
             Caller {
                 cluster_id: config.cluster_id.clone(),
                 identity: parts.node.me().clone(),
-                url: parts.registration.peer_urls.first().cloned().unwrap_or_default(),
+                url: parts
+                    .registration
+                    .peer_urls
+                    .first()
+                    .cloned()
+                    .unwrap_or_default(),
             },
             None,
             tokio::runtime::Handle::current(),
@@ -308,7 +316,14 @@ fn parts(
     let address = registration.peer_urls.first().cloned().unwrap_or_default();
     let boot_seq = started.store.meta().boot_seq;
     Parts {
-        node: Node::new(identity, settings(config), log, promised, address, (boot_seq, seed)),
+        node: Node::new(
+            identity,
+            settings(config),
+            log,
+            promised,
+            address,
+            (boot_seq, seed),
+        ),
         view: restored.view,
         store: started.store,
         bucket: started.bucket,

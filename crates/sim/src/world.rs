@@ -9,8 +9,8 @@ use rules::chain::{Found, Log, first_difference};
 use rules::message::{Message, Records};
 use rules::node::Node;
 use rules::primary::Tenure;
-use rules::record::Record;
 use rules::quorum::promises_needed;
+use rules::record::Record;
 use rules::register::{Identity, Lock, Register, Version, Voter};
 use rules::revision::Revision;
 use rules::settings::Settings;
@@ -490,7 +490,10 @@ impl World {
         let Some(me) = sender.node.as_ref().map(|node| node.me().clone()) else {
             return;
         };
-        let cut = sender.cut_until.get(&target).is_some_and(|until| self.now < *until);
+        let cut = sender
+            .cut_until
+            .get(&target)
+            .is_some_and(|until| self.now < *until);
         if target != index && (cut || self.random.chance(self.weather.lost_message)) {
             return;
         }

@@ -37,8 +37,8 @@ pub use snapshots::SnapshotPolicy;
 use reads::Unconfirmed;
 
 use crate::bucket::Bucket;
-use crate::peer::{Inbound, Peers};
 use crate::datafile::{Encoded, Origin, record};
+use crate::peer::{Inbound, Peers};
 use crate::standing::{Board, Member, Outcome, Request, now};
 use crate::store::{Batch, Store};
 use crate::telemetry::Metrics;
@@ -163,6 +163,8 @@ pub(crate) struct Driver {
     /// The Records of the message that is being stepped, beside their encoding.
     arrived: Vec<Encoded>,
     questions: peers::Questions,
+    /// When this Node last became the Active Primary.
+    active_since: u64,
     /// When the Elector last told who the members are.
     told_at: u64,
     upload: Option<CancellationToken>,
@@ -272,6 +274,7 @@ impl Driver {
             recent_bytes: 0,
             arrived: Vec::new(),
             questions: peers::Questions::default(),
+            active_since: 0,
             told_at: 0,
             upload: None,
             upload_since: 0,
@@ -449,11 +452,7 @@ impl Driver {
     }
 
     /// A linearizable read: answered here, or by the Primary's word, or from what a Degraded Replica has.
-    fn read_index(
-        &mut self,
-        reply: oneshot::Sender<Result<Revision, Refusal>>,
-        passed_on: bool,
-    ) {
+    fn read_index(&mut self, reply: oneshot::Sender<Result<Revision, Refusal>>, passed_on: bool) {
         let active = matches!(self.node.tenure(), Tenure::Active(_));
         if passed_on && !active {
             let _ = reply.send(Err(Refusal::NoLeader));

@@ -16,9 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::identity::{Shown, accept};
 use super::proto::peer_server::{self, PeerServer};
-use super::proto::{
-    Heard, IndexAnswer, IndexQuestion, Said, TxnAnswer, TxnQuestion, index_answer,
-};
+use super::proto::{Heard, IndexAnswer, IndexQuestion, Said, TxnAnswer, TxnQuestion, index_answer};
 use super::{
     HEADER_BOOT, HEADER_CLUSTER, HEADER_INCARNATION, HEADER_NODE, HEADER_URL, HEADER_VERSION,
     Inbound, MESSAGE_MAX, VERSION, wire,
