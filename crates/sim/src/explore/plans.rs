@@ -63,69 +63,29 @@ const fn plan(name: &'static str, nodes: usize, start: Start, epochs: u8, budget
     }
 }
 
+/// The same with claim 7 checked in every state.
+const fn healing(plan: Plan) -> Plan {
+    Plan {
+        heals: true,
+        ..plan
+    }
+}
+
 /// Every plan, the quick ones first.
+#[rustfmt::skip]
 pub const PLANS: &[Plan] = &[
-    Plan {
-        heals: true,
-        ..plan(
-            "single",
-            1,
-            Start::Birth,
-            3,
-            Budget {
-                writes: 2,
-                restarts: 2,
-                losses: 1,
-                ghosts: 1,
-                ..NONE
-            },
-        )
-    },
-    Plan {
-        heals: true,
-        ..plan(
-            "birth",
-            2,
-            Start::Birth,
-            2,
-            Budget {
-                writes: 2,
-                restarts: 1,
-                ghosts: 1,
-                swaps: 1,
-                ..NONE
-            },
-        )
-    },
-    Plan {
-        heals: true,
-        ..plan("fever", 3, Start::Feverish, 5, Budget { losses: 1, ..NONE })
-    },
-    plan(
-        "voting",
-        3,
-        Start::Voting,
-        2,
-        Budget {
-            writes: 2,
-            restarts: 1,
-            ghosts: 1,
-            ..NONE
-        },
-    ),
-    plan(
-        "bucket",
-        2,
-        Start::Bucket,
-        3,
-        Budget {
-            writes: 2,
-            restarts: 1,
-            ghosts: 1,
-            catchups: 1,
-            ..NONE
-        },
-    ),
+    healing(plan("single", 1, Start::Birth, 3, Budget { writes: 2, restarts: 2, losses: 1, ghosts: 1, ..NONE })),
+    healing(plan("birth", 2, Start::Birth, 2, Budget { writes: 2, restarts: 1, ghosts: 1, swaps: 1, ..NONE })),
+    healing(plan("fever", 3, Start::Feverish, 5, Budget { losses: 1, ..NONE })),
+    plan("voting", 3, Start::Voting, 3, Budget { writes: 2, restarts: 1, ghosts: 1, ..NONE }),
+    plan("bucket", 3, Start::Bucket, 3, Budget { writes: 2, restarts: 1, ghosts: 1, catchups: 1, ..NONE }),
+    plan("losses", 3, Start::Voting, 3, Budget { writes: 2, losses: 1, ..NONE }),
+    plan("images", 3, Start::Voting, 2, Budget { writes: 2, restarts: 1, images: 1, ..NONE }),
+    plan("leases", 2, Start::Voting, 3, Budget { writes: 2, leases: 2, closings: 1, restarts: 1, ..NONE }),
+    plan("fallback", 3, Start::Voting, 2, Budget { writes: 2, swaps: 2, restarts: 1, ..NONE }),
+    plan("joining", 3, Start::Bucket, 3, Budget { writes: 2, swaps: 1, losses: 1, ..NONE }),
+    plan("cleaning", 3, Start::Bucket, 3, Budget { writes: 2, ghosts: 1, snapshots: 1, cleanings: 1, catchups: 1, ..NONE }),
+    plan("snapshots", 3, Start::Voting, 2, Budget { writes: 2, losses: 1, snapshots: 1, ..NONE }),
 ];
 
 impl Plan {
