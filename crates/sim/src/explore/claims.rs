@@ -9,7 +9,7 @@ use std::fmt;
 use super::log::Log;
 use super::moves::{Model, Move};
 use super::sabotage::Sabotage;
-use super::state::{Answer, Phase, Tenure, World, voter};
+use super::state::{Answer, NODES, Node, Phase, Tenure, World, voter};
 
 /// A claim that does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,19 +112,17 @@ impl Model {
             return 0;
         }
         let counts_itself = self.lacks(Sabotage::PrimaryWithoutVote);
-        let mut held: Vec<u8> = (0..self.plan.nodes)
-            .map(|other| {
-                let node = &world.nodes[other];
-                let votes = primary.voters & voter(other, node.incarnation) != 0;
-                match other == at {
-                    true if votes || counts_itself => primary.log.len(),
-                    false if votes => node.receipts[primary.epoch as usize],
-                    _ => 0,
-                }
-            })
-            .collect();
+        let mut held = [0; NODES];
+        for (other, node) in world.nodes[..self.plan.nodes].iter().enumerate() {
+            let votes = primary.voters & voter(other, node.incarnation) != 0;
+            held[other] = match other == at {
+                true if votes || counts_itself => primary.log.len(),
+                false if votes => node.receipts[primary.epoch as usize],
+                _ => 0,
+            };
+        }
         held.sort_unstable_by(|a, b| b.cmp(a));
-        held.get(count / 2).copied().unwrap_or(0)
+        held[count / 2]
     }
 
     fn hold(&self, world: &World) -> Result<(), Breach> {
@@ -145,8 +143,14 @@ impl Model {
             current && world.register.phase == Phase::Active
                 || self.lacks(Sabotage::ReadsUnconfirmed)
         };
+        let opened = |node: &Node| {
+            node.log.epoch_at(node.committed) == node.epoch
+                || self.lacks(Sabotage::ReadsBeforeOpening)
+        };
         let answers = nodes.iter().filter(|node| match node.tenure {
-            Tenure::Active | Tenure::Swapping => node.lease || confirms(node.named, node.epoch),
+            Tenure::Active | Tenure::Swapping => {
+                opened(node) && (node.lease || confirms(node.named, node.epoch))
+            }
             Tenure::Closed => node.lease,
             _ => false,
         });

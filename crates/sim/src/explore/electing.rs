@@ -111,18 +111,22 @@ impl World {
             self.ghost = self.upload(at);
             self.left.ghosts -= 1;
         }
-        let ends = self.ends;
+        self.hold_chain(at);
         let node = &mut self.nodes[at];
-        if node.durable > node.log.len() {
-            // The disk knows of no more chain than it holds: the last Chunk that is there as a whole.
-            let held = ends & ((1_u16 << node.log.len()) - 1) as u8;
-            node.durable = 8 - held.leading_zeros() as u8;
-        }
         node.tenure = Tenure::None;
         node.epoch = 0;
         node.sending = 0;
         node.voters = 0;
         node.lease = false;
+    }
+
+    /// The disk knows of no more chain than it holds: up to the last Chunk that is there as a whole.
+    pub(super) fn hold_chain(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        if node.durable > node.log.len() {
+            let held = self.ends & ((1_u16 << node.log.len()) - 1) as u8;
+            node.durable = 8 - held.leading_zeros() as u8;
+        }
     }
 
     /// The process ends, and another one starts on what the disk holds.

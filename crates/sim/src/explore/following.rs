@@ -35,6 +35,7 @@ impl Model {
         node.uncut = false;
         node.log = node.log.upto(agreed);
         node.receipts[epoch] = agreed;
+        world.hold_chain(at);
         Ok(())
     }
 

@@ -109,7 +109,7 @@ impl Model {
     /// Adds `make(false)`, and `make(true)` if the create that Node `at` sends can land after it is gone.
     fn with_ghost(world: &World, at: usize, make: impl Fn(bool) -> Move, out: &mut Vec<Move>) {
         out.push(make(false));
-        let sends = world.nodes[at].sending > 0;
+        let sends = world.nodes[at].sending > 0 && world.nodes[at].tenure != Tenure::Fenced;
         if sends && world.left.ghosts > 0 && world.ghost.slot == 0 {
             out.push(make(true));
         }
@@ -199,7 +199,7 @@ impl Model {
         if named && node.tenure == Tenure::None && node.promised <= register.epoch {
             out.push(Move::Start(name));
         }
-        let taken = node.sending > 0 && world.object(node.durable + 1).is_some();
+        let taken = world.object(node.durable + 1).is_some();
         match node.tenure {
             Tenure::Reading => out.push(Move::Read(name)),
             Tenure::Fencing if taken => out.push(Move::Read(name)),
@@ -340,7 +340,7 @@ impl Model {
         }
         let reigns = world.register.epoch == node.epoch;
         let fresh = self.snapshot_of(world, at).len() > world.snapshot.len();
-        if left.snapshots > 0 && fresh && reigns {
+        if left.snapshots > 0 && fresh {
             out.push(Move::Snapshot(name));
         }
         let unseen = self.lacks(Sabotage::CleansUnseen);

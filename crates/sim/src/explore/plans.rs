@@ -78,6 +78,7 @@ pub const PLANS: &[Plan] = &[
     healing(plan("birth", 2, Start::Birth, 2, Budget { writes: 2, restarts: 1, ghosts: 1, swaps: 1, ..NONE })),
     healing(plan("fever", 3, Start::Feverish, 5, Budget { losses: 1, ..NONE })),
     plan("voting", 3, Start::Voting, 3, Budget { writes: 2, restarts: 1, ghosts: 1, ..NONE }),
+    plan("tails", 3, Start::Voting, 3, Budget { writes: 3, ..NONE }),
     plan("bucket", 3, Start::Bucket, 3, Budget { writes: 2, restarts: 1, ghosts: 1, catchups: 1, ..NONE }),
     plan("losses", 3, Start::Voting, 3, Budget { writes: 2, losses: 1, ..NONE }),
     plan("images", 3, Start::Voting, 2, Budget { writes: 2, restarts: 1, images: 1, ..NONE }),
@@ -138,5 +139,39 @@ impl Plan {
     }
 }
 
-/// Each rule, the plan in which switching it off is found, and what it is.
-pub const CASES: &[(Sabotage, &str)] = &[];
+/// Each rule, and the plan in which switching it off is found.
+#[rustfmt::skip]
+pub const CASES: &[(Sabotage, &str)] = &[
+    (Sabotage::TableOfActives, "bucket"),
+    (Sabotage::OpeningBeforeFence, "voting"),
+    (Sabotage::ReadsPastHigherEpoch, "voting"),
+    (Sabotage::SecondName, "voting"),
+    (Sabotage::SwapTakenForLost, "fallback"),
+    (Sabotage::TenureSurvivesRestart, "voting"),
+    (Sabotage::PromiserStaysPrimary, "voting"),
+    (Sabotage::PrimaryWithoutVote, "fallback"),
+    (Sabotage::ReceiptBeforeCut, "tails"),
+    (Sabotage::HeartbeatCommits, "voting"),
+    (Sabotage::GateOpenInSwap, "fallback"),
+    (Sabotage::SwapBeforeFlush, "fallback"),
+    (Sabotage::CleansEpochs, "cleaning"),
+    (Sabotage::LargerBatch, "voting"),
+    (Sabotage::CleansUnseen, "cleaning"),
+    (Sabotage::EmptySlotIsEnd, "cleaning"),
+    (Sabotage::ReadsBelowSnapshot, "cleaning"),
+    (Sabotage::FenceBelievedAtOnce, "cleaning"),
+    (Sabotage::NamesUnderLease, "leases"),
+    (Sabotage::ReadsAfterClosing, "leases"),
+    (Sabotage::ReadsBeforeOpening, "voting"),
+    (Sabotage::AnswersUncommitted, "voting"),
+    (Sabotage::ReadsUnconfirmed, "voting"),
+    (Sabotage::SingleVoter, "single"),
+    (Sabotage::OldDiskVotes, "images"),
+    (Sabotage::SnapshotAboveChain, "snapshots"),
+    (Sabotage::SnapshotInsideChunk, "snapshots"),
+    (Sabotage::ClaimIgnoresRefusals, "fever"),
+    (Sabotage::TooFewPromises, "voting"),
+    (Sabotage::AnyPromiser, "voting"),
+    (Sabotage::FenceWithoutTail, "voting"),
+    (Sabotage::LostDiskVotes, "losses"),
+];

@@ -15,6 +15,14 @@ impl Model {
         let epoch = world.nodes[at].epoch;
         world.nodes[at].sending = 0;
         world.nodes[at].tenure = Tenure::Reading;
+        let behind = world.nodes[at].durable < world.snapshot.len();
+        if behind && !self.lacks(Sabotage::ReadsBelowSnapshot) {
+            if world.snapshot.last_epoch() >= epoch {
+                world.leave(at, false);
+                return Ok(());
+            }
+            world.install(at)?;
+        }
         while let Some(chunk) = world.object(world.nodes[at].durable + 1) {
             let higher = chunk.records().any(|record| record.epoch() > epoch);
             let own = chunk.records().any(|record| record.epoch() == epoch);
@@ -27,7 +35,7 @@ impl Model {
             world.import(at, chunk)?;
         }
         let slot = world.nodes[at].durable + 1;
-        if slot <= world.chain.len() && !self.lacks(Sabotage::EmptySlotIsEnd) {
+        if world.lists_beyond(slot) && !self.lacks(Sabotage::EmptySlotIsEnd) {
             world.leave(at, false); // a list shows Chunks beyond: it fell behind
             return Ok(());
         }
@@ -36,11 +44,12 @@ impl Model {
         if self.lacks(Sabotage::FenceWithoutTail) {
             node.log = node.log.upto(node.durable);
         }
-        if self.lacks(Sabotage::OpeningBeforeFence) && node.log.last_epoch() < epoch {
+        let early = self.lacks(Sabotage::OpeningBeforeFence);
+        if early && node.log.last_epoch() < epoch {
             node.log = node.log.with(Record::opening(epoch, usurps));
         }
         node.tenure = Tenure::Fencing;
-        node.sending = node.log.len() + u8::from(node.log.last_epoch() < epoch);
+        node.sending = node.log.len() + u8::from(!early);
         Ok(())
     }
 
@@ -49,12 +58,17 @@ impl Model {
         let upload = world.upload(at);
         world.create(upload)?;
         let node = &mut world.nodes[at];
-        if node.tenure == Tenure::Fencing {
-            node.log = node.log.upto(node.durable).and(upload.records);
-            node.tenure = Tenure::Fenced;
+        if node.tenure != Tenure::Fencing {
+            node.durable = node.sending;
+            node.sending = 0;
+            return Ok(());
         }
-        node.durable = node.sending;
-        node.sending = 0;
+        node.tenure = Tenure::Fenced;
+        if self.lacks(Sabotage::FenceBelievedAtOnce) {
+            node.log = node.log.upto(node.durable).and(upload.records);
+            node.durable = node.sending;
+            node.sending = 0;
+        }
         Ok(())
     }
 
@@ -70,15 +84,22 @@ impl Model {
         world.leave(at, false);
     }
 
+    /// The swap to `active` is won. Only now X knows that its fence stands in the chain, and takes it over.
     pub(super) fn activate(&self, world: &mut World, at: usize) {
+        let fence = world.upload(at).records;
         let node = &mut world.nodes[at];
         if self.lacks(Sabotage::SingleVoter) && self.plan.nodes == 1 {
             world.register.voters = voter(at, node.incarnation);
         }
         world.register.phase = Phase::Active;
+        world.sent[node.epoch as usize] = node.log;
+        if node.sending > 0 {
+            world.sent[node.epoch as usize] = node.log.upto(node.durable).and(fence);
+            node.durable = node.sending;
+            node.sending = 0;
+        }
         node.voters = world.register.voters;
         node.tenure = Tenure::Active;
-        world.sent[node.epoch as usize] = node.log;
         world.told[node.epoch as usize] = 0;
         world.became_active |= 1 << node.epoch;
     }

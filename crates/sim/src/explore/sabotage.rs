@@ -40,10 +40,14 @@ pub enum Sabotage {
     EmptySlotIsEnd,
     /// H9e: a Node whose log ends below the Snapshot goes on by Chunks.
     ReadsBelowSnapshot,
+    /// H9f: X takes its fence into its own log, and as the end of the chain, before it is Active.
+    FenceBelievedAtOnce,
     /// H10: the Elector names X while a lease is running.
     NamesUnderLease,
     /// H10b: a Primary answers reads after it closed.
     ReadsAfterClosing,
+    /// H10c: a Primary answers reads before its epoch Record is committed.
+    ReadsBeforeOpening,
     /// H11: a failed compare is answered at once.
     AnswersUncommitted,
     /// H11b: reads are answered without lease or confirmation.

@@ -22,7 +22,7 @@ pub enum Tenure {
     Reading,
     /// Saw the end of the chain and sends its fence to the slot behind it.
     Fencing,
-    /// The fence stands; the register is not active yet.
+    /// Its create has won; the register is not active yet, so nothing is believed.
     Fenced,
     /// Accepts writes.
     Active,
@@ -253,18 +253,23 @@ impl World {
         (self.gone >> (end - 1) & 1 == 0).then(|| self.chain.above(slot - 1).upto(end - slot + 1))
     }
 
+    /// Whether a list of the bucket shows a Chunk beyond `slot`.
+    #[must_use]
+    pub fn lists_beyond(&self, slot: u8) -> bool {
+        (slot + 1..=self.chain.len()).any(|slot| self.object(slot).is_some())
+    }
+
     /// The Chunk that Node `at` sends: its slot and its Records.
     #[must_use]
     pub fn upload(&self, at: usize) -> Stray {
         let node = &self.nodes[at];
-        let records = if node.tenure == Tenure::Fencing {
+        let records = if matches!(node.tenure, Tenure::Fencing | Tenure::Fenced) {
             let tail = node.log.above(node.durable);
-            let opened = node.log.last_epoch() == node.epoch;
             let usurps = self.register.renamed && self.register.epoch == node.epoch && node.named;
-            if opened {
-                tail
-            } else {
+            if node.sending > node.log.len() {
                 tail.with(Record::opening(node.epoch, usurps))
+            } else {
+                tail
             }
         } else {
             self.sent[node.epoch as usize]
