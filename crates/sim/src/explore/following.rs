@@ -58,6 +58,9 @@ impl Model {
     pub(super) fn catch_up(&self, world: &mut World, at: usize) -> Result<(), Breach> {
         world.left.catchups -= 1;
         while let Some(chunk) = world.object(world.nodes[at].durable + 1) {
+            if !self.is_credible(world, world.nodes[at].durable + 1, chunk) {
+                break;
+            }
             world.import(at, chunk)?;
         }
         Ok(())

@@ -327,9 +327,9 @@ impl Model {
         let (node, left, name) = (&world.nodes[at], &world.left, at as u8);
         let idle = node.tenure == Tenure::None && node.stream == 0;
         let behind = node.durable < world.snapshot.len();
-        let next = world.object(node.durable + 1).is_some();
-        let may_read = !behind || self.lacks(Sabotage::ReadsBelowSnapshot);
-        if idle && left.catchups > 0 && next && may_read {
+        let slot = node.durable + 1;
+        let next = world.object(slot);
+        if left.catchups > 0 && idle && next.is_some_and(|one| self.is_credible(world, slot, one)) {
             out.push(Move::CatchUp(name));
         }
         if idle && behind {

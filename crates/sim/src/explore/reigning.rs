@@ -15,15 +15,15 @@ impl Model {
         let epoch = world.nodes[at].epoch;
         world.nodes[at].sending = 0;
         world.nodes[at].tenure = Tenure::Reading;
-        let behind = world.nodes[at].durable < world.snapshot.len();
-        if behind && !self.lacks(Sabotage::ReadsBelowSnapshot) {
-            if world.snapshot.last_epoch() >= epoch {
-                world.leave(at, false);
-                return Ok(());
-            }
-            world.install(at)?;
-        }
         while let Some(chunk) = world.object(world.nodes[at].durable + 1) {
+            if !self.is_credible(world, world.nodes[at].durable + 1, chunk) {
+                if world.snapshot.last_epoch() >= epoch {
+                    world.leave(at, false);
+                    return Ok(());
+                }
+                world.install(at)?;
+                continue;
+            }
             let higher = chunk.records().any(|record| record.epoch() > epoch);
             let own = chunk.records().any(|record| record.epoch() == epoch);
             if higher && !self.lacks(Sabotage::ReadsPastHigherEpoch)
@@ -51,6 +51,14 @@ impl Model {
         node.tenure = Tenure::Fencing;
         node.sending = node.log.len() + u8::from(!early);
         Ok(())
+    }
+
+    /// Whether a Chunk found in `slot` can be believed. Only a fence can win a slot that was cleaned away, and
+    /// only slots at or below a Snapshot are: a fence there is not taken, the Snapshot is.
+    pub(super) fn is_credible(&self, world: &World, slot: u8, chunk: Log) -> bool {
+        world.snapshot.len() < slot
+            || chunk.records().all(|record| !record.opens())
+            || self.lacks(Sabotage::OldFenceBelieved)
     }
 
     /// The create in flight wins its slot, and its sender learns of it.

@@ -38,8 +38,8 @@ pub enum Sabotage {
     CleansUnseen,
     /// H9d: X takes an empty slot for the end of the chain without a list.
     EmptySlotIsEnd,
-    /// H9e: a Node whose log ends below the Snapshot goes on by Chunks.
-    ReadsBelowSnapshot,
+    /// H9e: a Chunk with an epoch Record is believed although a Snapshot reaches beyond it.
+    OldFenceBelieved,
     /// H9f: X takes its fence into its own log, and as the end of the chain, before it is Active.
     FenceBelievedAtOnce,
     /// H10: the Elector names X while a lease is running.
