@@ -24,8 +24,9 @@ fn main() {
                 .count()
                 == 0
         }
-        Some("--off") => CASES
+        Some("--off") => [(Sabotage::OpeningBeforeFence, "voting")]
             .iter()
+            .chain(CASES)
             .find(|(rule, _)| Some(&format!("{rule:?}")) == words.get(1))
             .is_some_and(|(rule, plan)| is_found(*rule, words.get(2).map_or(*plan, |plan| plan))),
         _ => {

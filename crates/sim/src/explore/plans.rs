@@ -85,7 +85,7 @@ pub const PLANS: &[Plan] = &[
     plan("leases", 2, Start::Voting, 3, Budget { writes: 2, leases: 2, closings: 1, restarts: 1, ..NONE }),
     plan("fallback", 3, Start::Voting, 3, Budget { writes: 2, swaps: 2, restarts: 1, ..NONE }),
     plan("joining", 3, Start::Bucket, 3, Budget { writes: 2, swaps: 1, losses: 1, ..NONE }),
-    plan("sleeping", 3, Start::Bucket, 3, Budget { writes: 2, snapshots: 1, cleanings: 1, catchups: 1, ..NONE }),
+    plan("sleeping", 2, Start::Bucket, 3, Budget { writes: 2, snapshots: 1, cleanings: 1, catchups: 1, ..NONE }),
     plan("cleaning", 3, Start::Bucket, 3, Budget { writes: 2, ghosts: 1, snapshots: 1, cleanings: 1, catchups: 1, ..NONE }),
     plan("snapshots", 3, Start::Voting, 2, Budget { writes: 2, losses: 1, snapshots: 1, ..NONE }),
 ];
@@ -144,7 +144,6 @@ impl Plan {
 #[rustfmt::skip]
 pub const CASES: &[(Sabotage, &str)] = &[
     (Sabotage::TableOfActives, "bucket"),
-    (Sabotage::OpeningBeforeFence, "sleeping"),
     (Sabotage::ReadsPastHigherEpoch, "voting"),
     (Sabotage::SecondName, "voting"),
     (Sabotage::SwapTakenForLost, "fallback"),

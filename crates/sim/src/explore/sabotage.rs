@@ -8,7 +8,9 @@
 pub enum Sabotage {
     /// H1: logs are compared by tables that know only epochs that became active.
     TableOfActives,
-    /// H1b: X writes its epoch Record into its own log before the create has won.
+    /// H1b: X writes its epoch Record into its own log before the create has won. No plan breaks: whoever
+    /// holds such a Record loses it to the chain or to a table that is true, so this rule is a second lock
+    /// on the door of H1.
     OpeningBeforeFence,
     /// H2: X reads a Record of a higher epoch in the chain and goes on.
     ReadsPastHigherEpoch,
