@@ -104,17 +104,6 @@ fn sentence(world: &World, step: Move, names: [usize; NODES]) -> String {
         ),
         Move::Start(at) => format!("{} finds itself named and promises", name(at)),
         Move::Read(at) => format!("{} reads the chain {} to its end", name(at), world.chain),
-        Move::Land(at) => {
-            let upload = world.upload(at as usize);
-            format!(
-                "{} creates slot {} {}",
-                name(at),
-                upload.slot,
-                upload.records
-            )
-        }
-        Move::Taken(at) => format!("{} finds slot {} taken", name(at), node(at).durable + 1),
-        Move::Activate(at) => format!("{} is Active in epoch {}", name(at), node(at).epoch),
         Move::Depose(at, ghost) => {
             format!("{} hears of a higher epoch{}", name(at), later(ghost, at))
         }
@@ -131,6 +120,26 @@ fn sentence(world: &World, step: Move, names: [usize; NODES]) -> String {
                 later(ghost, at)
             )
         }
+        _ => daily(world, step, names),
+    }
+}
+
+/// Sentences of what Primaries and Replicas do all day.
+fn daily(world: &World, step: Move, names: [usize; NODES]) -> String {
+    let name = |at: u8| letter(names[at as usize]);
+    let node = |at: u8| &world.nodes[at as usize];
+    match step {
+        Move::Land(at) => {
+            let upload = world.upload(at as usize);
+            format!(
+                "{} creates slot {} {}",
+                name(at),
+                upload.slot,
+                upload.records
+            )
+        }
+        Move::Taken(at) => format!("{} finds slot {} taken", name(at), node(at).durable + 1),
+        Move::Activate(at) => format!("{} is Active in epoch {}", name(at), node(at).epoch),
         Move::Assign(at) => format!("{} assigns write {}", name(at), world.writes + 1),
         Move::Keep(at) => format!("{}'s own disk holds all it assigned", name(at)),
         Move::Upload(at) => format!(
