@@ -6,6 +6,7 @@
 
 pub mod bucket;
 pub mod checks;
+pub mod explore;
 pub mod machine;
 pub mod random;
 pub mod weather;
