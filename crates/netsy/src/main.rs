@@ -40,7 +40,7 @@ enum Verb {
         #[command(subcommand)]
         verb: ConfigVerb,
     },
-    /// Make a certificate authority, a server certificate and client certificates.
+    /// Make a certificate authority, and certificates for Nodes and clients.
     Certs(Certs),
     /// Print the version.
     Version,
@@ -98,13 +98,18 @@ struct Certs {
     /// The cluster's name, as in its configuration.
     #[arg(long, value_name = "NAME")]
     cluster_id: String,
-    /// A host name or IP address by which clients reach a Node; repeat for more. Loopback is always in.
+    /// A Node, with the host names and IP addresses by which clients reach it; repeat for more. It gets a
+    /// certificate for the peer port and one for its client port. Loopback is always in.
+    #[arg(long = "node", value_name = "NODE[=HOST,...]")]
+    nodes: Vec<certs::NodeWish>,
+    /// A host name or IP address by which clients reach a Node, for one server certificate that all Nodes share;
+    /// repeat for more. Loopback is always in.
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<String>,
     /// A client's name; repeat for more [default: client]
     #[arg(long = "client", value_name = "NAME")]
     clients: Vec<String>,
-    /// How many days server and client certificates are valid.
+    /// How many days certificates of Nodes and clients are valid.
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
 }
@@ -301,6 +306,7 @@ fn make_certs(certs: &Certs) -> Result<(), RunError> {
     let wish = certs::Wish {
         dir,
         cluster_id: certs.cluster_id.clone(),
+        nodes: certs.nodes.clone(),
         hosts: certs.hosts.clone(),
         clients: certs.clients.clone(),
         days: certs.days,

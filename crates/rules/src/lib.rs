@@ -21,6 +21,7 @@ pub mod message;
 pub mod node;
 pub mod primary;
 pub mod quorum;
+mod reader;
 pub mod record;
 pub mod refusal;
 pub mod register;

@@ -10,7 +10,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::chain::{Found, Log, Verdict, judge};
+use crate::chain::Log;
 use crate::elector::Elector;
 use crate::followers::Follower;
 use crate::primary::Tenure;
@@ -38,7 +38,7 @@ pub struct Node {
     pub(crate) uploading: bool,
     pub(crate) slot_reading: bool,
     /// The log a slot was read beside: its end, and how often it had been cut.
-    slot_beside: (Revision, u64),
+    pub(crate) slot_beside: (Revision, u64),
     pub(crate) cuts: u64,
     pub(crate) slot_read_at: Moment,
     pub(crate) disk: Result<(), String>,
@@ -410,119 +410,5 @@ impl Node {
         if writes {
             self.end_tenure(effects);
         }
-    }
-
-    /// Reads the tail slot when there is reason to: a tenure that begins, or a Node that follows.
-    fn follow(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let alone = self.tenure == Tenure::None && self.hears(now).is_none();
-        let wants = alone || matches!(self.tenure, Tenure::Reading(_));
-        let idle = !self.slot_reading && !self.closing && self.trouble().is_none();
-        let settled = self.log.appended == self.log.last && self.cutting == 0;
-        if wants && idle && settled && now >= self.slot_read_at {
-            self.slot_reading = true;
-            self.slot_beside = (self.log.last, self.cuts);
-            effects.push(Effect::ReadSlot {
-                slot: self.log.tail_slot(),
-                confirm: self.tenure != Tenure::None || !self.caught_up,
-            });
-        }
-    }
-
-    fn slot_read(
-        &mut self,
-        now: Moment,
-        slot: Revision,
-        found: Result<Option<Found>, ()>,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.slot_reading = false;
-        let expected = matches!(self.tenure, Tenure::None | Tenure::Reading(_));
-        // What was read was compared with the log as it was: one that moved on asks again.
-        let moved = self.slot_beside != (self.log.last, self.cuts);
-        if !expected || moved || self.hears(now).is_some() || slot != self.log.tail_slot() {
-            return;
-        }
-        match found {
-            Err(()) => self.slot_read_at = now + self.settings.retry,
-            Ok(None) => {
-                self.caught_up = true;
-                self.slot_read_at = now + self.settings.follow_interval;
-            }
-            Ok(Some(found)) => {
-                self.slot_read_at = now;
-                self.import(slot, found, effects);
-            }
-        }
-    }
-
-    /// Takes in a Chunk of the chain.
-    fn import(&mut self, slot: Revision, found: Found, effects: &mut Vec<Effect>) {
-        let verdict = judge(&self.log, &found);
-        if let Verdict::Damaged(why) = verdict {
-            return self.damage(format!("slot {slot} of the chain: {why}"), effects);
-        }
-        let Some(last) = found.records.last() else {
-            return;
-        };
-        if self.tenure.epoch().is_some_and(|epoch| last.epoch >= epoch) {
-            self.end_tenure(effects);
-        }
-        self.promised = self.promised.max(last.epoch);
-        self.following = None;
-        let end = last.revision;
-        if let Verdict::Import { keep } = verdict {
-            if keep < self.log.last {
-                self.cut(keep, effects);
-            }
-            let records: Vec<Record> = found
-                .records
-                .into_iter()
-                .filter(|record| record.revision > keep)
-                .collect();
-            for record in &records {
-                self.log.push(record);
-            }
-            effects.push(Effect::Append(records));
-        }
-        self.log.durable = end;
-        effects.push(Effect::Durable(end));
-    }
-
-    fn disk_lost(&mut self, reason: String, effects: &mut Vec<Effect>) {
-        self.end_tenure(effects);
-        self.following = None;
-        self.cutting = 0;
-        self.disk = Err(reason);
-    }
-
-    fn disk_back(
-        &mut self,
-        now: Moment,
-        last: Revision,
-        durable: Revision,
-        effects: &mut Vec<Effect>,
-    ) {
-        if self.disk.is_ok() {
-            return;
-        }
-        self.disk = Ok(());
-        self.caught_up = false;
-        self.slot_read_at = now;
-        if last < self.log.committed {
-            return self.damage(
-                format!("the disk came back with records up to {last} only, below a committed one"),
-                effects,
-            );
-        }
-        self.cut(last, effects);
-        self.log.appended = self.log.last;
-        // What was uploaded but not appended is read from the chain again.
-        self.log.durable = durable;
-    }
-
-    pub(crate) fn damage(&mut self, reason: String, effects: &mut Vec<Effect>) {
-        self.end_tenure(effects);
-        self.corrupt = Some(reason.clone());
-        effects.push(Effect::Corrupt(reason));
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod bucket;
 pub mod checks;
+mod deeds;
 pub mod explore;
 pub mod machine;
 pub mod random;
