@@ -319,13 +319,8 @@ impl Node {
         self.follow(now, effects);
     }
 
-    /// Raises committed: by the bucket path, what the chain and the own disk both hold. Not while the
-    /// fence waits for the register: a fence that landed in a cleaned-up slot must never have been believed.
-    /// By the quorum path, what enough voters hold; on a Replica, what its stream says is committed.
+    /// Raises committed: by the bucket path, what the chain and the own disk both hold. By the quorum path, what enough voters hold; on a Replica, what its stream says is committed.
     fn commit(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        if matches!(self.tenure, Tenure::Activating(..)) {
-            return;
-        }
         let told = match self.tenure {
             Tenure::None => self.told_committed(),
             tenure if tenure.writes() => self.quorum_committed(),
@@ -386,10 +381,8 @@ impl Node {
         self.heed_register(now, effects);
         if register.primary.as_ref() == Some(&self.me) && register.phase == Phase::Active {
             match self.tenure {
-                Tenure::Activating(epoch, _) if epoch == register.epoch => {
-                    self.tenure = Tenure::Active(epoch);
-                    self.followers.clear();
-                    self.heartbeat_at = now;
+                Tenure::Activating(epoch, opening) if epoch == register.epoch => {
+                    self.open(epoch, opening, effects);
                 }
                 Tenure::Active(epoch) if epoch == register.epoch => {}
                 _ => return,

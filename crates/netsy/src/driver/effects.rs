@@ -11,6 +11,7 @@ use bytes::Bytes;
 use object_store::path::Path;
 use parking_lot::Mutex;
 use rules::chain::{Found, first_difference};
+use rules::primary::Tenure;
 use rules::record::Record;
 use rules::register::{Held, Swapped, Version};
 use rules::revision::{Epoch, Revision};
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::reads::Unconfirmed;
-use super::restore::is_damage;
+use super::restore::{is_damage, may_be_late};
 use super::{Driver, Ended, Event};
 use crate::bucket::{Bucket, Document, Slot, Swapped as Settled, Versioned};
 use crate::datafile::{Encoded, chunk, record};
@@ -239,9 +240,15 @@ impl Driver {
 
     fn read_slot(&self, slot: Revision, confirm: bool) {
         let store = self.store.clone();
+        // A Replica need not start again for it: its Primary knows what is true.
+        let can_wait = self.peers.is_some() && self.node.tenure() == Tenure::None;
         self.spawn(|bucket| async move {
             match bucket.get_chunk(slot).await {
-                Ok(Some(chunk)) => compare(&store, slot, chunk.records),
+                Ok(Some(chunk)) => match may_be_late(&bucket, slot, &chunk).await {
+                    Ok(false) => compare(&store, slot, chunk.records),
+                    Ok(true) if !can_wait => Input::FellBehind,
+                    Ok(true) | Err(_) => Input::SlotRead(slot, Err(())),
+                },
                 Ok(None) if confirm => match bucket.list_chunks(slot).await {
                     Ok(beyond) if beyond.iter().any(|first| *first > slot) => Input::FellBehind,
                     Ok(beyond) if beyond.is_empty() => Input::SlotRead(slot, Ok(None)),
