@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 
 use super::identity::{Identity, Shown};
 use crate::tls::Reloading;
+use crate::tls::holder::why;
 
 /// How many connections may wait to be served.
 const BACKLOG: usize = 64;
@@ -67,7 +68,7 @@ impl Acceptor {
             Ok(Err(why)) if why.kind() == io::ErrorKind::UnexpectedEof => {
                 debug!(%from, "a peer connection ended before its TLS handshake");
             }
-            Ok(Err(why)) => self.complain(from, &why.to_string()),
+            Ok(Err(failed)) => self.complain(from, &why(&failed)),
             Err(_) => self.complain(from, "the TLS handshake took too long"),
         }
         None
@@ -136,7 +137,8 @@ impl tower::Service<Uri> for Dial {
                 .map_err(|_| wrong(format!("`{host}` is no host name")))?;
             let socket = TcpStream::connect((host, to.port_u16().unwrap_or(443))).await?;
             socket.set_nodelay(true)?;
-            let stream = TlsConnector::from(config).connect(name, socket).await?;
+            let connected = TlsConnector::from(config).connect(name, socket).await;
+            let stream = connected.map_err(|failed| io::Error::new(failed.kind(), why(&failed)))?;
             Ok(TokioIo::new(stream))
         })
     }

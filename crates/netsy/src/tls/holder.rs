@@ -3,6 +3,7 @@
 //! who signed it.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -94,7 +95,7 @@ impl Stranger {
             [] => "nobody of netsy".to_owned(),
             names => format!("`{}`", names.join("`, `")),
         };
-        Stranger(format!("it names {named}, not `{wanted}`"))
+        Stranger(format!("the certificate names {named}, not `{wanted}`"))
     }
 }
 
@@ -118,6 +119,16 @@ impl fmt::Debug for Stranger {
 }
 
 impl std::error::Error for Stranger {}
+
+/// Why a handshake failed, for people: if it was whom the certificate names, just that.
+#[must_use]
+pub fn why(failed: &io::Error) -> String {
+    let inner = failed.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(Error::InvalidCertificate(CertificateError::Other(other))) => other.to_string(),
+        _ => failed.to_string(),
+    }
+}
 
 /// Lets in only those whom a port is for.
 #[derive(Debug)]

@@ -438,7 +438,7 @@ fn the_certificate_of_another_node_is_refused_at_start() {
     let cert = dir.path().join("peer-node-1.crt");
     let said = |wanted: &str| {
         Err(format!(
-            "be this node by the certificate in `{}`: it names `netsy://prod/peer/node-1`, not `{wanted}`",
+            "be this node by the certificate in `{}`: the certificate names `netsy://prod/peer/node-1`, not `{wanted}`",
             cert.display()
         ))
     };
@@ -447,5 +447,7 @@ fn the_certificate_of_another_node_is_refused_at_start() {
     let other = open("peer-node-1", "test", "node-1");
     assert_eq!(other, said("netsy://test/peer/node-1"));
     let server = open("server-node-1", CLUSTER, "node-1").unwrap_err();
-    assert!(server.ends_with("it names nobody of netsy, not `netsy://prod/peer/node-1`"));
+    assert!(
+        server.ends_with("the certificate names nobody of netsy, not `netsy://prod/peer/node-1`")
+    );
 }
