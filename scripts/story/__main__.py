@@ -16,7 +16,7 @@ from plane import Etcd, Netsy, Plane
 from telling import CHAPTERS, Table, World
 
 # `quiet` is told before anything is broken on purpose.
-ORDER = ["boot", "objects", "lists", "controllers", "watches", "quiet", "restart", "failures", "ending"]
+ORDER = ["boot", "objects", "lists", "controllers", "watches", "quiet", "restart", "failures", "ending", "restore"]
 
 
 def arguments():

@@ -65,6 +65,10 @@ class Api:
         held["used"] = time.monotonic()
         return held["connection"]
 
+    def forget(self):
+        """Drops this thread's connection, as the apiserver has ended."""
+        self.threads.__dict__.clear()
+
     def ask(self, verb, path, body=None, kind="application/json"):
         """Sends one request once. Raises Lost if no answer comes."""
         payload = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()

@@ -29,6 +29,8 @@ def preflight(w):
     version = json.loads(w.store.get("/version"))
     number = tuple(int(part) for part in version["etcdserver"].split("."))
     want(number >= (3, 5, 24) and version["etcdcluster"], f"GET /version answered {version}")
+    said = w.plane.kubeadm_preflight()
+    want("ExternalEtcdVersion" not in said, f"kubeadm said {said}")
     return version["etcdserver"]
 
 
@@ -53,10 +55,9 @@ def defaults(w):
     want(len(addresses) == 1, f"the kubernetes Service has {addresses}")
 
 
-def trouble(w, start=0):
+def trouble(w):
     """Lines about the store that nobody announced."""
-    lines = w.plane.apiserver.lines(start)
-    return [line for line in lines if TROUBLE.match(line) and ANNOUNCED not in line and not PROVOKED.search(line)]
+    return [line for line in w.plane.apiserver.lines() if TROUBLE.match(line) and ANNOUNCED not in line and not PROVOKED.search(line)]
 
 
 def announced(w):

@@ -2,7 +2,7 @@
 
 from boot import announced, trouble
 from lists import LISTED
-from processes import want, wait_for
+from processes import NotRun, want, wait_for
 from telling import configmap, step
 
 
@@ -12,13 +12,13 @@ def told(w):
 
 
 @step("ending", "controllers, scheduler and nodes still work")
-def working(w):
+def working(w, name="last"):
     w.plane.needs(w.plane.controllers, w.plane.scheduler, w.plane.nodes)
     path = "/apis/apps/v1/namespaces/objects/deployments"
-    template = {"metadata": {"labels": {"app": "last"}}, "spec": {"containers": [{"name": "one", "image": "none"}]}}
-    spec = {"replicas": 5, "selector": {"matchLabels": {"app": "last"}}, "template": template}
-    w.api.create(path, {"metadata": {"name": "last"}, "spec": spec})
-    available = lambda: w.api.get(f"{path}/last")["status"].get("availableReplicas") == 5
+    template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "one", "image": "none"}]}}
+    spec = {"replicas": 5, "selector": {"matchLabels": {"app": name}}, "template": template}
+    w.api.create(path, {"metadata": {"name": name}, "spec": spec})
+    available = lambda: w.api.get(f"{path}/{name}")["status"].get("availableReplicas") == 5
     wait_for("five pods to be available", available, 180, 1)
 
 
@@ -52,10 +52,25 @@ def cached(w):
 def new_apiserver(w):
     w.plane.apiserver.stop()
     w.plane.start_apiserver()
-    w.api.threads.__dict__.clear()
+    w.api.forget()
     w.ledger.created("/api/v1/namespaces/objects/configmaps",
                      w.api.create("/api/v1/namespaces/objects/configmaps", configmap("last")))
     return w.ledger.compare(w.api)
+
+
+@step("restore", "from the copy of the bucket a new control plane finds what was there then")
+def restored(w):
+    if not w.copied:
+        raise NotRun("there is no copy")
+    w.plane.stop()
+    w.store.restore(w.plane.home / "copy")
+    w.plane.start()
+    found = {(c, item["metadata"]["name"]): item["metadata"]["uid"]
+             for c in {collection for collection, _ in w.copied} for item in w.api.each(c)}
+    missing = [key for key, uid in w.copied.items() if found.get(key) != uid]
+    want(not missing, f"{len(missing)} of {len(w.copied)} objects are missing, as {missing[:3]}")
+    working(w, "restored")
+    return f"{len(w.copied)} objects"
 
 
 @step("ending", "the store has no complaints of its own")
@@ -68,6 +83,6 @@ def store(w):
 
 @step("quiet", "no line of the apiserver's log speaks of trouble with the store")
 def quiet(w):
-    lines = trouble(w, w.log_mark)
+    lines = trouble(w)
     want(not lines, f"{len(lines)} lines, as: {lines[0] if lines else ''}")
     return f"Compact, which is announced, {announced(w)} times"

@@ -7,7 +7,7 @@ import threading
 import time
 
 from api import Lost
-from processes import NotRun, Process, want, wait_for
+from processes import NotRun, want, wait_for
 from telling import configmap, step
 from watching import Watcher
 
@@ -123,8 +123,8 @@ def recovers(w, breaks, seconds=60):
     took = time.monotonic() - start
     wait_for("the apiserver to be ready", w.plane.ready, seconds)
     time.sleep(3)
-    for process in filter(Process.built, w.plane.all()):
-        want(process.alive(), f"{process.name} has ended")
+    for process in w.plane.all():
+        want(process.alive() or not process.starts, f"{process.name} has ended")
         want(process.starts == starts.get(process.name, process.starts), f"{process.name} was started again")
     return took
 
@@ -184,6 +184,18 @@ def paused(w):
 @step("failures", "a bucket that is away for 60 s, and one that answers slowly")
 def bucket_away(w):
     raise NotRun("a directory is the bucket here, and it cannot be away")
+
+
+@step("failures", "the bucket is copied while it is written")
+def backed_up(w):
+    if not hasattr(w.store, "back_up"):
+        raise NotRun("it has no bucket")
+    before, _ = w.ledger.copy()
+    w.store.back_up(w.plane.home / "copy")
+    time.sleep(3)
+    _, gone = w.ledger.copy()
+    w.copied = {key: uid for key, uid in before.items() if key not in gone and key in w.ledger.present}
+    return f"{len(w.copied)} objects"
 
 
 @step("failures", "counted together: no update was lost, none was made up")

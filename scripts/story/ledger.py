@@ -4,8 +4,8 @@ import threading
 
 from processes import want
 
-# Made by the controllers in every namespace.
-UNASKED = "kube-root-ca.crt"
+# What Kubernetes makes by itself.
+UNASKED = {"kube-root-ca.crt", "default", "kube-system", "kube-public", "kube-node-lease"}
 
 
 class Ledger:
@@ -31,10 +31,10 @@ class Ledger:
             self.present.pop((collection, name), None)
             self.unknown.add((collection, name))
 
-    def forget(self, collection):
-        """The collection is somebody else's now: its namespace is deleted."""
+    def copy(self):
+        """What was told up to now."""
         with self.lock:
-            self.present = {key: uid for key, uid in self.present.items() if key[0] != collection}
+            return dict(self.present), set(self.gone)
 
     def collections(self):
         return sorted({collection for collection, _ in [*self.present, *self.gone, *self.unknown]})
@@ -46,7 +46,7 @@ class Ledger:
             told = {key: uid for key, uid in self.present.items() if key[0] == collection}
             missing = [key for key, uid in told.items() if found.get(key) != uid]
             risen = [key for key in found if key in self.gone]
-            strangers = [key for key in found if key not in told and key not in self.unknown and key[1] != UNASKED]
+            strangers = [key for key in found if key not in told and key not in self.unknown and key[1] not in UNASKED]
             want(not missing, f"{len(missing)} objects of {collection} are missing or others, as {missing[:3]}")
             want(not risen, f"{len(risen)} deleted objects of {collection} are there, as {risen[:3]}")
             want(not strangers, f"{len(strangers)} objects of {collection} are there unasked, as {strangers[:3]}")

@@ -50,6 +50,14 @@ class Netsy(Store):
         """What the Node itself keeps. The bucket stays."""
         shutil.rmtree(self.home / "node-1")
 
+    def back_up(self, to):
+        shutil.copytree(self.home / "bucket", to)
+
+    def restore(self, copy):
+        """Puts a copy in the place of the bucket; the Node begins with an empty disk."""
+        shutil.rmtree(self.home)
+        shutil.copytree(copy, self.home / "bucket")
+
     def size(self):
         """Bytes in the bucket and on the Node's disk."""
         return tuple(tree_size(self.home / part) for part in ("bucket", "node-1"))
@@ -114,6 +122,7 @@ class Plane:
     def stop(self):
         for process in self.all():
             process.stop()
+        self.api.forget()
 
     def needs(self, *processes):
         """Passes over the step if one of these programs could not be built."""
@@ -187,10 +196,22 @@ class Plane:
         return [
             self.kwok_program,
             f"--kubeconfig={self.kubeconfigs['admin']}",
+            f"--config={self.kwok_program}.yaml",
             "--manage-all-nodes=true",
             "--node-lease-duration-seconds=40",
             f"--server-address=127.0.0.1:{free_port()}",
         ]
+
+    def kubeadm_preflight(self):
+        """What kubeadm complains of before it would start a control plane on this store."""
+        settings = {"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration"}
+        settings |= {"etcd": {"external": {"endpoints": [self.store.url]}}, "kubernetesVersion": self.version()}
+        (self.home / "kubeadm.yaml").write_text(json.dumps(settings))
+        command = [str(self.binaries / "kubeadm"), "init", "phase", "preflight", "--config", "kubeadm.yaml"]
+        return subprocess.run(command, cwd=self.home, capture_output=True, text=True, timeout=120).stderr
+
+    def version(self):
+        return self.api.get("/version")["gitVersion"]
 
     def kubectl(self, *words, stdin=None, fails=False):
         """What kubectl prints. With `fails` it has to fail, and what it complains about is the answer."""

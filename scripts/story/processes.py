@@ -92,11 +92,5 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
 
-    def lines(self, start=0):
-        """The lines of its log from byte `start` on."""
-        with self.log.open("rb") as log:
-            log.seek(start)
-            return log.read().decode(errors="replace").splitlines()
-
-    def log_size(self):
-        return self.log.stat().st_size
+    def lines(self):
+        return self.log.read_text(errors="replace").splitlines()

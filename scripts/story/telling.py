@@ -27,15 +27,17 @@ class World:
         self.ledger = Ledger()
         # How many objects lists, controllers and namespaces are tried with, as a part of the full number.
         self.many = many
-        self.log_mark = 0
         self.load = None
+        # Objects that are in the copy of the bucket.
+        self.copied = {}
 
     def number(self, full):
         return max(10, int(full * self.many))
 
     def namespace(self, name):
         """Makes a namespace and gives its path."""
-        self.api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        made = self.api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        self.ledger.created("/api/v1/namespaces", made)
         return f"/api/v1/namespaces/{name}"
 
 
