@@ -81,7 +81,7 @@ class Process:
         self.send(signal.SIGKILL)
         self.child.wait()
 
-    def stop(self, seconds=60):
+    def stop(self, seconds=90):
         """Asks it to end, and gives it time to."""
         if not self.alive():
             return
