@@ -38,7 +38,7 @@ impl Kv {
         if bytes > self.0.limits.request_bytes {
             return Err(Refusal::RequestTooLarge);
         }
-        self.0.ready()?;
+        self.0.standing().loaded()?;
         let _room = self.0.room(bytes)?;
         let outcome = self.0.in_time(self.0.handle.txn(wanted)).await?;
         txn::to_wire(&self.0, &request, &outcome).await
