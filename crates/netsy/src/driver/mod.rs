@@ -26,7 +26,7 @@ use rules::revision::Revision;
 use rules::step::Input;
 use rules::txn::Txn;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use registration::{JoinFailure, Members, Registered, Registration, check_cluster, register};
 pub use restore::{RestoreFailure, Restored, restore};
@@ -143,7 +143,8 @@ pub(crate) struct Driver {
     /// Raised when the log is cut: what was appended before does not count any more.
     generation: u64,
     waiting: VecDeque<Waiting>,
-    upload: Option<CancellationToken>,
+    /// The Chunk under way; abandoned when dropped.
+    upload: Option<DropGuard>,
     upload_since: u64,
     versions: effects::Versions,
     reads: reads::Reads,
