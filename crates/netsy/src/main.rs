@@ -17,6 +17,10 @@ use netsy::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// Every request allocates on one thread and frees on another; the C library's allocator is slow at that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A signal this soon after the first is the same one: `timeout`, shells and supervisors tell a process and then
 /// its whole group.
 const ECHO: Duration = Duration::from_millis(200);

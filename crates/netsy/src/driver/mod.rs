@@ -27,7 +27,7 @@ use rules::revision::Revision;
 use rules::step::Input;
 use rules::txn::Txn;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use registration::{JoinFailure, Members, Registered, Registration, check_cluster, register};
 pub use restore::{RestoreFailure, Restored, restore};
@@ -164,7 +164,8 @@ pub(crate) struct Driver {
     active_since: u64,
     /// When the Elector last told who the members are.
     told_at: u64,
-    upload: Option<CancellationToken>,
+    /// The Chunk under way; abandoned when dropped.
+    upload: Option<DropGuard>,
     upload_since: u64,
     versions: effects::Versions,
     reads: reads::Reads,

@@ -28,7 +28,10 @@ impl Driver {
         match self.node.tenure() {
             Tenure::Draining(_) | Tenure::Closing(_) => format!("node `{me}` is shutting down"),
             Tenure::Active(_) => {
-                format!("node `{me}` cannot renew its read lease: no elector grants it in time")
+                format!(
+                    "node `{me}` cannot renew its read lease: the bucket, or the elector, does not answer \
+                     in time"
+                )
             }
             Tenure::None if self.peers.is_some() => {
                 format!("node `{me}` hears no active primary")

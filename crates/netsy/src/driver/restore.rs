@@ -112,8 +112,8 @@ pub async fn restore(
 }
 
 /// Whether the Chunk in `slot` may be a fence that landed late, where its slot had been cleaned up: nothing
-/// else can win such a slot. A list of Snapshots that began after the Chunk was read shows none at or above
-/// it where it is what it seems.
+/// else can win such a slot, and nothing above the older of the two newest Snapshots is ever cleaned up. The
+/// list of Snapshots begins after the Chunk was read.
 ///
 /// # Errors
 /// The list failed.
@@ -127,7 +127,8 @@ pub(super) async fn may_be_late(
         return Ok(false);
     }
     let snapshots = bucket.list_snapshots().await?;
-    Ok(snapshots.last().is_some_and(|newest| *newest >= slot))
+    let older = snapshots.iter().rev().nth(1);
+    Ok(older.is_some_and(|older| *older >= slot))
 }
 
 struct Restore<'a> {
