@@ -191,7 +191,14 @@ fn a_node_meets(lock: Option<Lock>, register: Option<Register>) {
     };
     let held = |mark: &str| Version(mark.into());
     let log = Log::default();
-    let mut node = Node::new(me, Settings::default(), log, Epoch::ZERO, String::new(), (1, 7));
+    let mut node = Node::new(
+        me,
+        Settings::default(),
+        log,
+        Epoch::ZERO,
+        String::new(),
+        (1, 7),
+    );
     let lock = lock.map(|document| Held {
         version: held(&document.mark),
         document,

@@ -5,21 +5,13 @@ use std::net::SocketAddr;
 
 use crate::config::Config;
 
-/// One Node of `netsy dev --nodes N` is ready: its endpoint and its process.
-#[must_use]
-pub fn one_of_many(config: &Config, client: SocketAddr, http: SocketAddr) -> String {
-    format!(
-        "{} is ready: {} pid={} (health http://{http}/)\n",
-        config.node_id,
-        config.client.urls(client).join(","),
-        std::process::id(),
-    )
-}
-
 /// One line with the endpoint and where everything is, and for a Node without TLS a hint to try. `client` and
 /// `http` are the addresses really bound.
 #[must_use]
 pub fn ready(config: &Config, client: SocketAddr, http: SocketAddr) -> String {
+    if config.peer.listen.is_some() && config.cluster_id == "dev" {
+        return one_of_many(config, client, http);
+    }
     let urls = config.client.urls(client).join(",");
     let mut text = format!(
         "netsy is ready: {urls} (Node `{}` of cluster `{}`, bucket {}, health http://{http}/)\n",
@@ -32,6 +24,16 @@ pub fn ready(config: &Config, client: SocketAddr, http: SocketAddr) -> String {
         ));
     }
     text
+}
+
+/// One Node of `netsy dev --nodes N` is ready: its endpoint and its process.
+fn one_of_many(config: &Config, client: SocketAddr, http: SocketAddr) -> String {
+    format!(
+        "{} is ready: {} pid={} (health http://{http}/)\n",
+        config.node_id,
+        config.client.urls(client).join(","),
+        std::process::id(),
+    )
 }
 
 #[cfg(test)]

@@ -9,15 +9,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use netsy::admin::certs;
-use netsy::admin::dev::{
-    Cluster, address, live_no_longer_than_the_parent, run as run_nodes,
-};
+use netsy::admin::dev::{Cluster, address, live_no_longer_than_the_parent, run as run_nodes};
 use netsy::config::settings::SETTINGS;
 use netsy::config::{Config, Draft, LogFormat, Mistakes};
 use netsy::exit::RunError;
 use netsy::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// Every request allocates on one thread and frees on another; the C library's allocator is slow at that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A signal this soon after the first is the same one: `timeout`, shells and supervisors tell a process and then
 /// its whole group.
@@ -42,7 +44,7 @@ enum Verb {
         #[command(subcommand)]
         verb: ConfigVerb,
     },
-    /// Make a certificate authority, a server certificate and client certificates.
+    /// Make a certificate authority, and certificates for Nodes and clients.
     Certs(Certs),
     /// Print the version.
     Version,
@@ -100,13 +102,18 @@ struct Certs {
     /// The cluster's name, as in its configuration.
     #[arg(long, value_name = "NAME")]
     cluster_id: String,
-    /// A host name or IP address by which clients reach a Node; repeat for more. Loopback is always in.
+    /// A Node, with the host names and IP addresses by which clients reach it; repeat for more. It gets a
+    /// certificate for the peer port and one for its client port. Loopback is always in.
+    #[arg(long = "node", value_name = "NODE[=HOST,...]")]
+    nodes: Vec<certs::NodeWish>,
+    /// A host name or IP address by which clients reach a Node, for one server certificate that all Nodes share;
+    /// repeat for more. Loopback is always in.
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<String>,
     /// A client's name; repeat for more [default: client]
     #[arg(long = "client", value_name = "NAME")]
     clients: Vec<String>,
-    /// How many days server and client certificates are valid.
+    /// How many days certificates of Nodes and clients are valid.
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
 }
@@ -303,6 +310,7 @@ fn make_certs(certs: &Certs) -> Result<(), RunError> {
     let wish = certs::Wish {
         dir,
         cluster_id: certs.cluster_id.clone(),
+        nodes: certs.nodes.clone(),
         hosts: certs.hosts.clone(),
         clients: certs.clients.clone(),
         days: certs.days,

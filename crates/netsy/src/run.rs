@@ -11,6 +11,7 @@ use rules::node::Node;
 use rules::register::Identity;
 use rules::revision::Epoch;
 use rules::settings::Settings;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -18,12 +19,12 @@ use tracing::info;
 use crate::bucket::{self, Bucket};
 use crate::config::{Config, WhenDegraded};
 use crate::driver::{self, Ended, Parts, Registration};
-use crate::peer::{self, Caller, Peers};
 use crate::exit::RunError;
+use crate::peer::{self, Caller, Peers};
 use crate::standing::{Board, Handle, HealthState, PrimaryState, Standing};
 use crate::start::{Started, start};
 use crate::telemetry::Metrics;
-use crate::tls::Tls;
+use crate::tls::{self, Reloading, Unusable};
 use crate::{api, http};
 
 /// The shortest time between two notes of progress; etcd's own.
@@ -93,13 +94,13 @@ pub async fn run_in(
     let metrics = Metrics::new(&config.cluster_id, &config.node_id, |registry| {
         api_metrics.register(registry);
     });
-    let tls = Tls::open(&config.client).map_err(|error| {
-        RunError::setup(
-            "open the client port",
-            error,
-            "`netsy certs` makes working files",
-        )
-    })?;
+    let unusable = |attempted: &str, error: Unusable| {
+        RunError::setup(attempted, error, "`netsy certs` makes working files")
+    };
+    let tls = tls::clients::open(&config.client, &config.cluster_id)
+        .map_err(|error| unusable("open the client port", error))?;
+    let identity = peer::identity::open(&config.peer, &config.cluster_id, &config.node_id)
+        .map_err(|error| unusable("open the peer port", error))?;
     let bound = world.clients.local_addr().unwrap_or(config.client.listen);
     let health_bound = world.health.local_addr().unwrap_or(config.http.listen);
     let closed = CancellationToken::new();
@@ -111,7 +112,10 @@ pub async fn run_in(
         },
         closed.clone(),
     ));
-    let peer_bound = world.peers.as_ref().and_then(|peers| peers.local_addr().ok());
+    let peer_bound = world
+        .peers
+        .as_ref()
+        .and_then(|peers| peers.local_addr().ok());
     let registration = registration(&config, bound, peer_bound);
     let started = tokio::select! {
         started = start(&config, world.bucket, &registration) => started,
@@ -120,11 +124,7 @@ pub async fn run_in(
             return Ok(());
         }
     };
-    let greeting = if config.peer.listen.is_some() && config.cluster_id == "dev" {
-        crate::greeting::one_of_many(&config, bound, health_bound)
-    } else {
-        crate::greeting::ready(&config, bound, health_bound)
-    };
+    let greeting = crate::greeting::ready(&config, bound, health_bound);
     let greeter = world
         .greets
         .then(|| tokio::spawn(greet(Arc::clone(&board), greeting)));
@@ -138,6 +138,7 @@ pub async fn run_in(
                 tls,
                 clients,
                 peers: world.peers,
+                identity,
             };
             serve(&config, started, registration, doors, shutdown).await
         }
@@ -215,9 +216,10 @@ struct Doors {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     api_metrics: api::Metrics,
-    tls: Option<Arc<Tls>>,
+    tls: Option<Arc<Reloading<ServerConfig>>>,
     clients: TcpListener,
     peers: Option<TcpListener>,
+    identity: Option<Arc<Reloading<peer::identity::Identity>>>,
 }
 
 /// Runs the driver and the door until one of them ends or `shutdown` comes.
@@ -235,41 +237,26 @@ async fn serve(
         tls,
         clients,
         peers,
+        identity,
     } = doors;
     let closing = CancellationToken::new();
     let view = Arc::clone(&started.restored.view);
     let (handle, requests) = Handle::new(view, Arc::clone(&board), closing.clone());
-    let reloads = Arc::clone(&metrics);
+    let acceptor = tls.as_ref().map(|tls| tls.shared());
+    if let Some(tls) = tls {
+        watch_files(tls, &metrics, &closing);
+    }
+    if let Some(identity) = &identity {
+        watch_files(Arc::clone(identity), &metrics, &closing);
+    }
     let mut parts = parts(config, started, registration, board, metrics);
-    let (inbox, inbound) = tokio::sync::mpsc::unbounded_channel();
     if let Some(listener) = peers {
-        parts.inbox = inbound;
-        parts.peers = Some(Peers::new(
-            Caller {
-                cluster_id: config.cluster_id.clone(),
-                identity: parts.node.me().clone(),
-                url: parts.registration.peer_urls.first().cloned().unwrap_or_default(),
-            },
-            None,
-            tokio::runtime::Handle::current(),
-            closing.clone(),
-        ));
-        let answers = peer::Answers {
-            cluster_id: config.cluster_id.clone(),
-            handle: handle.clone(),
-            read_txn: api::txn::passed_on,
-            inbox,
-        };
-        tokio::spawn(peer::serve(listener, None, answers, closing.clone()));
+        open_peers(&mut parts, listener, identity, handle.clone());
     }
     let mut limits = api::Limits::default();
     limits.watch.progress_every = config.watch.progress_interval.max(PROGRESS_MIN);
     limits.quota = config.storage.quota.unwrap_or(0);
     limits.request_bytes = usize::try_from(config.limits.request_bytes).unwrap_or(usize::MAX);
-    let acceptor = tls.as_ref().map(|tls| tls.shared());
-    let reload = tls.map(|tls| {
-        tokio::spawn(tls.reload_when_changed(crate::tls::RELOAD_EVERY, reloads, closing.clone()))
-    });
     let door = tokio::spawn(api::serve(clients, acceptor, handle, limits, api_metrics));
     let runtime = tokio::runtime::Handle::current();
     let grace = config.limits.drain_timeout;
@@ -283,11 +270,47 @@ async fn serve(
         .map_err(|error| RunError::failed("start the driver", error, "see the process limits"))?;
     let ended = ended.await;
     closing.cancel();
-    if let Some(reload) = reload {
-        reload.abort();
-    }
     let _ = door.await;
     end(ended.ok(), grace)
+}
+
+/// Looks at the files of a port until `closing`.
+fn watch_files<T: Send + Sync + 'static>(
+    port: Arc<Reloading<T>>,
+    metrics: &Arc<Metrics>,
+    closing: &CancellationToken,
+) {
+    let (metrics, closing) = (Arc::clone(metrics), closing.clone());
+    tokio::spawn(port.reload_when_changed(tls::RELOAD_EVERY, metrics, closing));
+}
+
+/// Opens the peer port, and gives the driver the other Nodes. With an `identity` both speak mutual TLS.
+fn open_peers(
+    parts: &mut Parts,
+    listener: TcpListener,
+    identity: Option<Arc<Reloading<peer::identity::Identity>>>,
+    handle: Handle,
+) {
+    let closing = handle.closing.clone();
+    let (inbox, inbound) = tokio::sync::mpsc::unbounded_channel();
+    let urls = &parts.registration.peer_urls;
+    let caller = Caller {
+        cluster_id: parts.cluster_id.clone(),
+        identity: parts.node.me().clone(),
+        url: urls.first().cloned().unwrap_or_default(),
+    };
+    let connector = identity.clone().map(peer::Connector::new);
+    let runtime = tokio::runtime::Handle::current();
+    parts.inbox = inbound;
+    parts.peers = Some(Peers::new(caller, connector, runtime, closing.clone()));
+    let answers = peer::Answers {
+        cluster_id: parts.cluster_id.clone(),
+        handle,
+        read_txn: api::txn::passed_on,
+        inbox,
+    };
+    let acceptor = identity.map(peer::Acceptor::new);
+    tokio::spawn(peer::serve(listener, acceptor, answers, closing));
 }
 
 /// What the driver is made of.
@@ -309,7 +332,14 @@ fn parts(
     let address = registration.peer_urls.first().cloned().unwrap_or_default();
     let boot_seq = started.store.meta().boot_seq;
     Parts {
-        node: Node::new(identity, settings(config), log, promised, address, (boot_seq, seed)),
+        node: Node::new(
+            identity,
+            settings(config),
+            log,
+            promised,
+            address,
+            (boot_seq, seed),
+        ),
         view: restored.view,
         store: started.store,
         bucket: started.bucket,

@@ -93,6 +93,22 @@ impl Standing {
             });
         hash.max(1)
     }
+
+    /// Refuses while the Node is Loading: it has nothing to show yet, and must not show Revision 0.
+    ///
+    /// # Errors
+    /// `Unavailable`, with what the Node waits for.
+    pub fn loaded(&self) -> Result<(), Refusal> {
+        if self.health != HealthState::Loading {
+            return Ok(());
+        }
+        let reason = self.reason.as_deref();
+        Err(Refusal::Unavailable(format!(
+            "node `{}` is loading: {}",
+            self.node_id,
+            reason.unwrap_or("its log is being restored"),
+        )))
+    }
 }
 
 /// What the doors ask of the driver.

@@ -171,13 +171,21 @@ mod tests {
 
     fn table(epochs: &[(u64, u64)]) -> Vec<(Epoch, Revision)> {
         let table = epochs.iter();
-        table.map(|(epoch, first)| (Epoch(*epoch), Revision(*first))).collect()
+        table
+            .map(|(epoch, first)| (Epoch(*epoch), Revision(*first)))
+            .collect()
     }
 
     #[test]
     fn logs_agree_to_the_last_common_epoch_and_not_beyond() {
         let agree = |ours: &[(u64, u64)], our_last, theirs: &[(u64, u64)], their_last| {
-            agreed(&table(ours), Revision(our_last), &table(theirs), Revision(their_last)).0
+            agreed(
+                &table(ours),
+                Revision(our_last),
+                &table(theirs),
+                Revision(their_last),
+            )
+            .0
         };
         assert_eq!(agree(&[(1, 1)], 5, &[(1, 1)], 3), 3);
         // H1: an epoch that never became active stands between.

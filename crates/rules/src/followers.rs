@@ -200,15 +200,14 @@ impl Node {
             return self.log.appended;
         }
         let follower = self.followers.get(&voter.node_id);
-        let counted = follower
-            .filter(|follower| is_disk(voter, &follower.identity) && !follower.distrusted);
+        let counted =
+            follower.filter(|follower| is_disk(voter, &follower.identity) && !follower.distrusted);
         counted.map_or(Revision::ZERO, |follower| follower.receipted)
     }
 
     /// Every disk that is caught up and was heard lately, the own one first.
     pub(crate) fn healthy(&self, now: Moment) -> Vec<Voter> {
-        let caught_up =
-            |follower: &&Follower| self.log.last.since(follower.receipted) <= LAG;
+        let caught_up = |follower: &&Follower| self.log.last.since(follower.receipted) <= LAG;
         let followers = self.heard_lately(now).filter(caught_up);
         core::iter::once(&self.me)
             .chain(followers.map(|follower| &follower.identity))
@@ -224,7 +223,9 @@ impl Node {
         let mut voters = self.voters.iter();
         let is_there = |voter: &&Voter| {
             is_disk(voter, &self.me)
-                || self.heard_lately(now).any(|follower| is_disk(voter, &follower.identity))
+                || self
+                    .heard_lately(now)
+                    .any(|follower| is_disk(voter, &follower.identity))
         };
         voters.by_ref().filter(is_there).count()
     }

@@ -10,10 +10,9 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::chain::{Found, Log, Verdict, judge};
-use crate::elector::{Around, Elector};
+use crate::chain::Log;
+use crate::elector::Elector;
 use crate::followers::Follower;
-use crate::message::{Heartbeat, Message, Promise, State};
 use crate::primary::Tenure;
 use crate::record::Record;
 use crate::refusal::Refusal;
@@ -39,7 +38,7 @@ pub struct Node {
     pub(crate) uploading: bool,
     pub(crate) slot_reading: bool,
     /// The log a slot was read beside: its end, and how often it had been cut.
-    slot_beside: (Revision, u64),
+    pub(crate) slot_beside: (Revision, u64),
     pub(crate) cuts: u64,
     pub(crate) slot_read_at: Moment,
     pub(crate) disk: Result<(), String>,
@@ -54,15 +53,15 @@ pub struct Node {
     pub(crate) boot_seq: u64,
     pub(crate) started_at: Option<Moment>,
     /// The highest epoch whose promise is on disk.
-    kept: Epoch,
+    pub(crate) kept: Epoch,
     /// Who asked for the promise that is on its way to the disk.
-    asked: Option<(String, Epoch)>,
+    pub(crate) asked: Option<(String, Epoch)>,
     /// The highest epoch this process began a tenure in: never twice in one.
-    begun: Epoch,
+    pub(crate) begun: Epoch,
     /// The newest register seen, whoever showed it.
     pub(crate) news: Option<Register>,
-    heartbeat_at: Moment,
-    elector_heard: Moment,
+    pub(crate) heartbeat_at: Moment,
+    pub(crate) elector_heard: Moment,
     /// The stream from the Primary, on a Replica.
     pub(crate) following: Option<Following>,
     pub(crate) streams: u64,
@@ -297,20 +296,6 @@ impl Node {
         effects
     }
 
-    /// The disk holds the promise: whoever asked for it is answered.
-    pub(crate) fn promise_kept(&mut self, now: Moment, epoch: Epoch, effects: &mut Vec<Effect>) {
-        self.kept = self.kept.max(epoch);
-        if let Some((to, asked)) = self.asked.take_if(|(_, asked)| *asked <= self.kept) {
-            let promise = Promise {
-                epoch: asked,
-                newest: self.newest(),
-                eligible: self.is_eligible(),
-                up: self.up(now),
-            };
-            effects.push(Effect::Send(to, Message::Promise(promise)));
-        }
-    }
-
     pub(crate) fn mark(marks: &mut u64) -> String {
         // splitmix64: marks need to be fresh, not secret.
         let mut next = || {
@@ -321,34 +306,6 @@ impl Node {
             word ^ (word >> 31)
         };
         format!("{:016x}{:016x}", next(), next())
-    }
-
-    /// How this Node is.
-    fn heartbeat(&self, now: Moment) -> Heartbeat {
-        let active = matches!(self.tenure, Tenure::Active(_));
-        Heartbeat {
-            sent: now,
-            promised: self.promised,
-            newest: self.newest(),
-            committed: self.log.committed,
-            eligible: self.is_eligible(),
-            up: self.up(now),
-            tenure: self.tenure.epoch().map(|epoch| (epoch, active)),
-            hears: self.hears(now),
-            register_seq: self.news.as_ref().map_or(0, |register| register.seq),
-        }
-    }
-
-    fn is_eligible(&self) -> bool {
-        self.trouble().is_none() && !self.closing
-    }
-
-    fn up(&self, now: Moment) -> u64 {
-        now - self.started_at.unwrap_or(now).min(now)
-    }
-
-    fn newest(&self) -> (Epoch, Revision) {
-        (self.log.epoch_at(self.log.appended), self.log.appended)
     }
 
     /// Everything that follows from the state as it now is.
@@ -363,122 +320,8 @@ impl Node {
         self.follow(now, effects);
     }
 
-    fn tend_elector(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let heartbeat = self.heartbeat(now);
-        let around = Around {
-            leaves: self.closing && self.tenure == Tenure::None,
-            resigns: self.trouble().is_some(),
-            heartbeat: heartbeat.clone(),
-        };
-        let me = self.me.clone();
-        if let Some(state) = self.elector.heartbeat(now, &me, heartbeat.clone()) {
-            self.heed_state(now, &state, effects);
-        } else if now >= self.heartbeat_at
-            && let Some(elector) = self.elector.lock().and_then(|lock| lock.elector.as_ref())
-            && elector.node_id != self.me.node_id
-        {
-            self.heartbeat_at = now + self.settings.heartbeat_interval;
-            let to = elector.node_id.clone();
-            effects.push(Effect::Send(to, Message::Heartbeat(heartbeat)));
-        }
-        let mark = &mut || Self::mark(&mut self.marks);
-        effects.extend(self.elector.tick(now, &around, mark));
-    }
-
-    /// Another Node says something.
-    fn received(
-        &mut self,
-        now: Moment,
-        from: Identity,
-        message: Message,
-        effects: &mut Vec<Effect>,
-    ) {
-        match message {
-            Message::Heartbeat(heartbeat) => {
-                if let Some(state) = self.elector.heartbeat(now, &from, heartbeat) {
-                    effects.push(Effect::Send(from.node_id, Message::State(state)));
-                }
-            }
-            Message::State(state) => self.heed_state(now, &state, effects),
-            Message::Look => self.elector.look(now),
-            Message::Prepare(epoch) => self.prepare(from, epoch, effects),
-            Message::Promise(promise) => self.elector.promised(from, promise),
-            Message::Refused(epoch) => {
-                self.elector.refused(epoch);
-                if self.tenure.epoch().is_some_and(|own| epoch > own) {
-                    self.end_tenure(effects);
-                }
-            }
-            Message::Hello(hello) => self.greeted(now, &from, &hello, effects),
-            Message::Welcome {
-                epoch,
-                stream,
-                agreed,
-            } => self.welcomed(now, &from, (epoch, stream), agreed, effects),
-            Message::Records(piece) => self.replicated(now, &from, piece, effects),
-            Message::Receipt {
-                epoch,
-                stream,
-                revision,
-                record_epoch,
-            } => self.receipted(now, &from, (epoch, stream), (revision, record_epoch)),
-        }
-    }
-
-    /// The Elector asks for a promise. A Primary that promises ends its tenure before it answers.
-    fn prepare(&mut self, from: Identity, epoch: Epoch, effects: &mut Vec<Effect>) {
-        if self.corrupt.is_some() {
-            return;
-        }
-        if epoch < self.promised {
-            let refused = Message::Refused(self.promised);
-            effects.push(Effect::Send(from.node_id, refused));
-            return;
-        }
-        if self.tenure.epoch().is_some_and(|own| own < epoch) {
-            self.end_tenure(effects);
-        }
-        if self.following.as_ref().is_some_and(|following| following.epoch < epoch) {
-            self.following = None;
-        }
-        self.promised = epoch;
-        self.asked = Some((from.node_id, epoch));
-        effects.push(Effect::Promise(epoch));
-    }
-
-    /// The Elector says what is. What names a higher epoch than ours ends our tenure.
-    fn heed_state(&mut self, now: Moment, state: &State, effects: &mut Vec<Effect>) {
-        self.elector_heard = now;
-        let Some(register) = &state.register else {
-            return;
-        };
-        self.heard_register(register);
-        let own = self.tenure.epoch();
-        if own.is_some_and(|own| register.epoch > own) {
-            self.end_tenure(effects);
-        }
-        let mine = register.primary.as_ref() == Some(&self.me);
-        if mine && own.is_none() && register.epoch > self.begun {
-            self.elector.look(now);
-        }
-        let until = state.echo + register.lease;
-        if state.grant
-            && mine
-            && self.tenure == Tenure::Active(register.epoch)
-            && until > self.lease_until
-        {
-            self.lease_until = until;
-            effects.push(Effect::Lease(until));
-        }
-    }
-
-    /// Raises committed: by the bucket path, what the chain and the own disk both hold. Not while the
-    /// fence waits for the register: a fence that landed in a cleaned-up slot must never have been believed.
-    /// By the quorum path, what enough voters hold; on a Replica, what its stream says is committed.
+    /// Raises committed: by the bucket path, what the chain and the own disk both hold. By the quorum path, what enough voters hold; on a Replica, what its stream says is committed.
     fn commit(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        if matches!(self.tenure, Tenure::Activating(..)) {
-            return;
-        }
         let told = match self.tenure {
             Tenure::None => self.told_committed(),
             tenure if tenure.writes() => self.quorum_committed(),
@@ -539,10 +382,8 @@ impl Node {
         self.heed_register(now, effects);
         if register.primary.as_ref() == Some(&self.me) && register.phase == Phase::Active {
             match self.tenure {
-                Tenure::Activating(epoch, _) if epoch == register.epoch => {
-                    self.tenure = Tenure::Active(epoch);
-                    self.followers.clear();
-                    self.heartbeat_at = now;
+                Tenure::Activating(epoch, opening) if epoch == register.epoch => {
+                    self.open(epoch, opening, effects);
                 }
                 Tenure::Active(epoch) if epoch == register.epoch => {}
                 _ => return,
@@ -563,120 +404,5 @@ impl Node {
         if writes {
             self.end_tenure(effects);
         }
-    }
-
-    /// Reads the tail slot when there is reason to: a tenure that begins, or a Node that follows.
-    fn follow(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let alone = self.tenure == Tenure::None && self.hears(now).is_none();
-        let wants = alone || matches!(self.tenure, Tenure::Reading(_));
-        let idle = !self.slot_reading && !self.closing && self.trouble().is_none();
-        let settled = self.log.appended == self.log.last && self.cutting == 0;
-        if wants && idle && settled && now >= self.slot_read_at {
-            self.slot_reading = true;
-            self.slot_beside = (self.log.last, self.cuts);
-            effects.push(Effect::ReadSlot {
-                slot: self.log.tail_slot(),
-                // A Primary that does not welcome us may have compacted what our log ends with.
-                confirm: self.tenure != Tenure::None || !self.caught_up || self.is_unwelcome(),
-            });
-        }
-    }
-
-    fn slot_read(
-        &mut self,
-        now: Moment,
-        slot: Revision,
-        found: Result<Option<Found>, ()>,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.slot_reading = false;
-        let expected = matches!(self.tenure, Tenure::None | Tenure::Reading(_));
-        // What was read was compared with the log as it was: one that moved on asks again.
-        let moved = self.slot_beside != (self.log.last, self.cuts);
-        if !expected || moved || self.hears(now).is_some() || slot != self.log.tail_slot() {
-            return;
-        }
-        match found {
-            Err(()) => self.slot_read_at = now + self.settings.retry,
-            Ok(None) => {
-                self.caught_up = true;
-                self.slot_read_at = now + self.settings.follow_interval;
-            }
-            Ok(Some(found)) => {
-                self.slot_read_at = now;
-                self.import(slot, found, effects);
-            }
-        }
-    }
-
-    /// Takes in a Chunk of the chain.
-    fn import(&mut self, slot: Revision, found: Found, effects: &mut Vec<Effect>) {
-        let verdict = judge(&self.log, &found);
-        if let Verdict::Damaged(why) = verdict {
-            return self.damage(format!("slot {slot} of the chain: {why}"), effects);
-        }
-        let Some(last) = found.records.last() else {
-            return;
-        };
-        if self.tenure.epoch().is_some_and(|epoch| last.epoch >= epoch) {
-            self.end_tenure(effects);
-        }
-        self.promised = self.promised.max(last.epoch);
-        self.following = None;
-        let end = last.revision;
-        if let Verdict::Import { keep } = verdict {
-            if keep < self.log.last {
-                self.cut(keep, effects);
-            }
-            let records: Vec<Record> = found
-                .records
-                .into_iter()
-                .filter(|record| record.revision > keep)
-                .collect();
-            for record in &records {
-                self.log.push(record);
-            }
-            effects.push(Effect::Append(records));
-        }
-        self.log.durable = end;
-        effects.push(Effect::Durable(end));
-    }
-
-    fn disk_lost(&mut self, reason: String, effects: &mut Vec<Effect>) {
-        self.end_tenure(effects);
-        self.following = None;
-        self.cutting = 0;
-        self.disk = Err(reason);
-    }
-
-    fn disk_back(
-        &mut self,
-        now: Moment,
-        last: Revision,
-        durable: Revision,
-        effects: &mut Vec<Effect>,
-    ) {
-        if self.disk.is_ok() {
-            return;
-        }
-        self.disk = Ok(());
-        self.caught_up = false;
-        self.slot_read_at = now;
-        if last < self.log.committed {
-            return self.damage(
-                format!("the disk came back with records up to {last} only, below a committed one"),
-                effects,
-            );
-        }
-        self.cut(last, effects);
-        self.log.appended = self.log.last;
-        // What was uploaded but not appended is read from the chain again.
-        self.log.durable = durable;
-    }
-
-    pub(crate) fn damage(&mut self, reason: String, effects: &mut Vec<Effect>) {
-        self.end_tenure(effects);
-        self.corrupt = Some(reason.clone());
-        effects.push(Effect::Corrupt(reason));
     }
 }

@@ -25,8 +25,12 @@ pub enum Tenure {
     Reading(Epoch),
     /// Creating the tail slot with the tail and the epoch Record at this Revision.
     Fencing(Epoch, Revision),
-    /// The fence stands; the epoch Record is on its way to the own disk, then the register to Active.
+    /// The fence was won, and the register is on its way to Active. Until it is, the fence is not believed:
+    /// it may have landed in a slot that was cleaned up while this Node slept.
     Activating(Epoch, Revision),
+    /// Named Active; the epoch Record at this Revision is on its way to the own disk. Nothing is answered
+    /// before it is committed: what older epochs committed late lies below it.
+    Opening(Epoch, Revision),
     /// Accepts writes.
     Active(Epoch),
     /// Accepts no more writes; what was assigned is being made durable.
@@ -45,6 +49,7 @@ impl Tenure {
             | Tenure::Reading(epoch)
             | Tenure::Fencing(epoch, _)
             | Tenure::Activating(epoch, _)
+            | Tenure::Opening(epoch, _)
             | Tenure::Active(epoch)
             | Tenure::Draining(epoch)
             | Tenure::Closing(epoch) => Some(epoch),
@@ -78,9 +83,12 @@ impl Node {
                     opening: Some(record),
                 });
             }
-            Tenure::Activating(epoch, opening)
-                if self.log.appended >= opening && !self.elector.is_swapping() =>
-            {
+            Tenure::Opening(epoch, opening) if self.log.committed >= opening => {
+                self.tenure = Tenure::Active(epoch);
+                self.voters_changed_at = now;
+                self.heartbeat_at = now;
+            }
+            Tenure::Activating(epoch, _) if !self.elector.is_swapping() => {
                 let named = self.elector.register().is_some_and(|register| {
                     register.epoch == epoch && register.primary.as_ref() == Some(&self.me)
                 });
@@ -105,13 +113,22 @@ impl Node {
         self.uploading = false;
         if let Tenure::Fencing(epoch, opening) = self.tenure {
             assert_eq!(last, opening, "a fence ends with its epoch record");
-            let record = self.opening.take().expect("a fence keeps its epoch record");
-            self.log.push(&record);
-            effects.push(Effect::Append(alloc::vec![record]));
             self.tenure = Tenure::Activating(epoch, opening);
+            return;
         }
         self.log.durable = last;
         effects.push(Effect::Durable(last));
+    }
+
+    /// The register names this Node, Active: the fence is the end of the chain, and of the own log.
+    pub(crate) fn open(&mut self, epoch: Epoch, opening: Revision, effects: &mut Vec<Effect>) {
+        let record = self.opening.take().expect("a fence keeps its epoch record");
+        self.log.push(&record);
+        self.log.durable = opening;
+        effects.push(Effect::Append(alloc::vec![record]));
+        effects.push(Effect::Durable(opening));
+        self.followers.clear();
+        self.tenure = Tenure::Opening(epoch, opening);
     }
 
     pub(crate) fn slot_taken(&mut self, now: Moment, slot: Revision, effects: &mut Vec<Effect>) {
@@ -138,6 +155,7 @@ impl Node {
         self.voters.clear();
         self.followers.clear();
         self.change = None;
+        self.opening = None;
         if core::mem::take(&mut self.uploading) {
             effects.push(Effect::AbandonUpload);
         }

@@ -54,13 +54,22 @@ mod tests {
                 }
                 let writes = writes_needed(voters, quorum);
                 let promises = promises_needed(voters, quorum);
-                assert!(writes + promises > voters, "{voters} voters, quorum {quorum}");
+                assert!(
+                    writes + promises > voters,
+                    "{voters} voters, quorum {quorum}"
+                );
                 assert!(promises >= 1 && writes <= voters);
             }
         }
         assert_eq!(promises_needed(0, MAJORITY), 0);
-        assert_eq!((writes_needed(3, MAJORITY), promises_needed(3, MAJORITY)), (2, 2));
-        assert_eq!((writes_needed(2, MAJORITY), promises_needed(2, MAJORITY)), (2, 1));
+        assert_eq!(
+            (writes_needed(3, MAJORITY), promises_needed(3, MAJORITY)),
+            (2, 2)
+        );
+        assert_eq!(
+            (writes_needed(2, MAJORITY), promises_needed(2, MAJORITY)),
+            (2, 1)
+        );
         assert_eq!((writes_needed(5, 1), promises_needed(5, 1)), (2, 4));
     }
 }

@@ -58,7 +58,10 @@ impl Node {
         if let Tenure::Active(epoch) = self.tenure {
             return Some((&self.me.node_id, epoch));
         }
-        let following = self.following.as_ref().filter(|following| following.welcomed)?;
+        let following = self
+            .following
+            .as_ref()
+            .filter(|following| following.welcomed)?;
         Some((&following.primary, following.epoch))
     }
 
@@ -70,7 +73,10 @@ impl Node {
 
     /// A newer register was seen, wherever.
     pub(crate) fn heard_register(&mut self, register: &Register) {
-        let newer = self.news.as_ref().is_none_or(|news| register.seq > news.seq);
+        let newer = self
+            .news
+            .as_ref()
+            .is_none_or(|news| register.seq > news.seq);
         if newer {
             self.news = Some(register.clone());
         }
@@ -95,7 +101,13 @@ impl Node {
             let same = following.epoch == epoch && following.primary == primary;
             let silent = now >= following.heard + settings.primary_timeout;
             let unanswered = now >= following.hello_at + settings.retry;
-            if same && !(if following.welcomed { silent } else { unanswered }) {
+            if same
+                && !(if following.welcomed {
+                    silent
+                } else {
+                    unanswered
+                })
+            {
                 return;
             }
         }

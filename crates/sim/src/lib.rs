@@ -7,6 +7,8 @@
 pub mod bucket;
 pub mod checks;
 mod compactions;
+mod deeds;
+pub mod explore;
 pub mod machine;
 pub mod random;
 pub mod weather;

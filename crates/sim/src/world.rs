@@ -7,19 +7,19 @@ use std::collections::BTreeMap;
 
 use rules::chain::{Found, Log, first_difference};
 use rules::compaction::Compactions;
-use rules::message::{Message, Records};
+use rules::message::Message;
 use rules::node::Node;
 use rules::primary::Tenure;
-use rules::record::Record;
 use rules::quorum::promises_needed;
+use rules::record::Record;
 use rules::register::{Identity, Lock, Register, Version, Voter};
 use rules::revision::Revision;
 use rules::settings::Settings;
-use rules::step::{Effect, Input};
+use rules::step::Input;
 
 use crate::bucket::SimBucket;
 use crate::checks::Checks;
-use crate::machine::{Disk, DiskWork, SimNode};
+use crate::machine::{Disk, SimNode};
 use crate::random::Random;
 use crate::weather::Weather;
 
@@ -46,7 +46,7 @@ pub fn story(seed: u64, traced: bool) -> World {
     world
 }
 
-enum Happening {
+pub(crate) enum Happening {
     Tick,
     Input(Input),
     DiskDone,
@@ -68,7 +68,7 @@ pub struct World {
     pub(crate) now: u64,
     turn: u64,
     pub(crate) random: Random,
-    weather: Weather,
+    pub(crate) weather: Weather,
     pub(crate) bucket: SimBucket,
     pub(crate) nodes: Vec<SimNode>,
     queue: BTreeMap<(u64, u64), (usize, u64, Happening)>,
@@ -187,7 +187,7 @@ impl World {
         self.trace
     }
 
-    fn at(&mut self, delay: u64, index: usize, happening: Happening) {
+    pub(crate) fn at(&mut self, delay: u64, index: usize, happening: Happening) {
         self.turn += 1;
         let life = self.nodes[index].life;
         self.queue
@@ -232,7 +232,7 @@ impl World {
         self.happen_to(index, happening);
     }
 
-    fn at_soon(&mut self, index: usize, happening: Happening) {
+    pub(crate) fn at_soon(&mut self, index: usize, happening: Happening) {
         let delay = self.random.delay(1, 300);
         self.at(delay, index, happening);
     }
@@ -297,7 +297,7 @@ impl World {
     }
 
     /// The fates of a write: landing, then an answer; or no answer, and landing late or never.
-    fn write_lands(&mut self, index: usize) -> (Option<u64>, bool) {
+    pub(crate) fn write_lands(&mut self, index: usize) -> (Option<u64>, bool) {
         if self.now < self.nodes[index].bucket_cut_until {
             return (None, false);
         }
@@ -388,7 +388,7 @@ impl World {
         }
     }
 
-    fn crash(&mut self, index: usize) {
+    pub(crate) fn crash(&mut self, index: usize) {
         let spare = self.can_lose(index);
         let wipe = self.random.chance(self.weather.wipe) && spare;
         let old = self.random.chance(self.weather.old_disk) && spare;
@@ -453,7 +453,7 @@ impl World {
         }
     }
 
-    fn step(&mut self, index: usize, input: Input) {
+    pub(crate) fn step(&mut self, index: usize, input: Input) {
         let Some(node) = &mut self.nodes[index].node else {
             return;
         };
@@ -484,177 +484,6 @@ impl World {
             self.checks.begins(index, &node.log);
         }
         node.was_active = active;
-    }
-
-    /// A message leaves: it may get lost, take its time, and come twice.
-    fn send(&mut self, index: usize, to: &str, message: Message) {
-        let Some(target) = self.nodes.iter().position(|node| node.name == to) else {
-            return;
-        };
-        let sender = &self.nodes[index];
-        let Some(me) = sender.node.as_ref().map(|node| node.me().clone()) else {
-            return;
-        };
-        let cut = sender.cut_until.get(&target).is_some_and(|until| self.now < *until);
-        if target != index && (cut || self.random.chance(self.weather.lost_message)) {
-            return;
-        }
-        let doubled = self.random.chance(self.weather.doubled_message);
-        for _ in 0..=u64::from(doubled) {
-            let delay = self.random.delay(1, self.weather.message_max.max(2));
-            let arrival = Happening::Arrives(me.clone(), message.clone());
-            self.at(delay, target, arrival);
-        }
-    }
-
-    pub(crate) fn perform(&mut self, index: usize, effect: Effect) {
-        match effect {
-            Effect::ReadLock => self.at_soon(index, Happening::ReadsLock),
-            Effect::ReadRegister => self.at_soon(index, Happening::ReadsRegister),
-            Effect::ReadSlot { slot, .. } => self.at_soon(index, Happening::ReadsSlot(slot)),
-            Effect::SwapLock { expected, lock } => self.swap_lock(index, expected, lock),
-            Effect::SwapRegister { expected, register } => {
-                self.swap_register(index, expected, register);
-            }
-            Effect::Promise(epoch) => self.disk(index, DiskWork::Promise(epoch)),
-            Effect::Append(records) => {
-                let node = &mut self.nodes[index];
-                for record in &records {
-                    node.learn(record);
-                }
-                self.disk(index, DiskWork::Append(records));
-            }
-            Effect::Truncate(last) => {
-                let node = &mut self.nodes[index];
-                node.log.truncate(last.0 as usize);
-                node.recount();
-                self.disk(index, DiskWork::Truncate(last));
-            }
-            Effect::Durable(upto) => self.disk(index, DiskWork::Durable(upto)),
-            Effect::Upload {
-                first,
-                last,
-                opening,
-            } => {
-                let node = &mut self.nodes[index];
-                node.upload += 1;
-                let upload = node.upload;
-                let from = first.prev().0 as usize;
-                let mut records = node.log[from..last.0 as usize].to_vec();
-                if opening.is_none() {
-                    records.truncate(8);
-                }
-                records.extend(opening);
-                self.send_chunk(index, upload, first, records);
-            }
-            Effect::AbandonUpload => self.nodes[index].upload += 1,
-            Effect::Release(committed) => {
-                let node = &mut self.nodes[index];
-                let shown = node.shown;
-                node.shown = committed;
-                let from = shown.0 as usize;
-                let records = node.log[from..committed.0 as usize].to_vec();
-                let acknowledges = node
-                    .node
-                    .as_ref()
-                    .is_some_and(|node| node.tenure() != Tenure::None);
-                self.checks.released(index, &records, acknowledges);
-            }
-            Effect::Floor(floor) => self.floor_rose(index, floor),
-            Effect::Lease(until) => self.nodes[index].lease_until = until,
-            Effect::Send(to, message) => self.send(index, &to, message),
-            Effect::Broadcast(message) => {
-                for other in 0..self.nodes.len() {
-                    let name = self.nodes[other].name.clone();
-                    if other != index {
-                        self.send(index, &name, message.clone());
-                    }
-                }
-            }
-            Effect::Replicate { to, head, upto } => {
-                self.is_above_the_floor(index, head.after, upto);
-                let log = &self.nodes[index].log;
-                let records = log[head.after.0 as usize..upto.0 as usize].to_vec();
-                self.send(index, &to, Message::Records(Records { records, ..head }));
-            }
-            Effect::Distrust(who, why) => panic!("node {index} distrusts {who}: {why}"),
-            Effect::FailPending | Effect::Closed => {}
-            Effect::Corrupt(reason) => panic!("node {index} calls itself corrupt: {reason}"),
-            Effect::Refuse(reason) => {
-                let namesake = reason.contains("alive elsewhere");
-                assert!(namesake, "node {index} refuses to run: {reason}");
-                self.crash(index);
-            }
-        }
-    }
-
-    fn swap_lock(&mut self, index: usize, expected: Option<Version>, lock: Lock) {
-        let (lands, answers) = self.write_lands(index);
-        if let Some(delay) = lands {
-            self.at(
-                delay,
-                index,
-                Happening::LockLands(expected.clone(), lock.clone(), answers),
-            );
-        }
-        if !answers {
-            self.at(500, index, Happening::LockSettles(expected, lock));
-        }
-    }
-
-    fn swap_register(&mut self, index: usize, expected: Option<Version>, register: Register) {
-        let (lands, answers) = self.write_lands(index);
-        if let Some(delay) = lands {
-            let landing = Happening::RegisterLands(expected.clone(), register.clone(), answers);
-            self.at(delay, index, landing);
-        }
-        if !answers {
-            self.at(500, index, Happening::RegisterSettles(expected, register));
-        }
-    }
-
-    fn send_chunk(&mut self, index: usize, upload: u64, first: Revision, records: Vec<Record>) {
-        let (lands, answers) = self.write_lands(index);
-        let settles = lands.filter(|_| answers).unwrap_or(500) + self.random.delay(1, 300);
-        if let Some(delay) = lands {
-            self.at(delay, index, Happening::ChunkLands(first, records.clone()));
-        }
-        self.at(
-            settles,
-            index,
-            Happening::ChunkSettles(upload, first, records),
-        );
-    }
-
-    /// Reading back settles an upload; nothing there means: send the same again.
-    fn chunk_settles(&mut self, index: usize, upload: u64, first: Revision, records: Vec<Record>) {
-        if self.nodes[index].upload != upload {
-            return;
-        }
-        match self.bucket.chunks.get(&first) {
-            Some(found) if *found == records => {
-                let last = records.last().map_or(first, |record| record.revision);
-                self.step(index, Input::Uploaded(first, last));
-            }
-            Some(_) => self.step(index, Input::SlotTaken(first)),
-            None => self.send_chunk(index, upload, first, records),
-        }
-    }
-
-    fn disk(&mut self, index: usize, work: DiskWork) {
-        self.nodes[index].work.push_back(work);
-        let delay = self.random.delay(1, 50);
-        self.at(delay, index, Happening::DiskDone);
-    }
-
-    fn disk_done(&mut self, index: usize) {
-        let input = match self.nodes[index].do_disk_work() {
-            Some(DiskWork::Append(_)) => Input::Appended(self.nodes[index].disk.last()),
-            Some(DiskWork::Promise(epoch)) => Input::Promised(epoch),
-            Some(DiskWork::Truncate(last)) => Input::Truncated(last),
-            _ => return,
-        };
-        self.step(index, input);
     }
 
     /// Whether some Node is Active and everything it assigned gets committed.

@@ -82,7 +82,11 @@ fn start(program: &Path, cluster: &Cluster, index: u16) -> Result<Child, RunErro
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| {
-            RunError::failed(format!("start node-{index}"), error, "see the process limits")
+            RunError::failed(
+                format!("start node-{index}"),
+                error,
+                "see the process limits",
+            )
         })
 }
 

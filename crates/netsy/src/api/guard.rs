@@ -37,7 +37,11 @@ impl Guard {
         let wants_leader = headers
             .get("hasleader")
             .is_some_and(|value| value == "true");
-        if wants_leader && self.handle.board.standing().leader == 0 {
+        let standing = self.handle.board.standing();
+        if wants_leader && standing.leader == 0 {
+            // Clients come back for a watch that ends with `no leader` at once, kube-apiserver thousands of
+            // times a second; for any other refusal they wait a little.
+            standing.loaded()?;
             return Err(Refusal::NoLeader);
         }
         Ok(())

@@ -39,7 +39,7 @@ impl Kv {
         if bytes > self.0.limits.request_bytes {
             return Err(Refusal::RequestTooLarge);
         }
-        self.0.ready()?;
+        self.0.standing().loaded()?;
         let _room = self.0.room(bytes)?;
         let elsewhere = self.0.standing().primary_state != PrimaryState::Active;
         let wire = elsewhere.then(|| request.encode_to_vec().into());

@@ -12,7 +12,7 @@ use rules::refusal::Refusal;
 use rules::revision::Revision;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::standing::{Handle, HealthState, Standing};
+use crate::standing::{Handle, Standing};
 
 mod cluster;
 mod guard;
@@ -129,26 +129,10 @@ impl Door {
         Some(header(&self.standing(), revision))
     }
 
-    /// Refuses while the Node is Loading: it has nothing to show yet, and must not show Revision 0.
-    fn ready(&self) -> Result<(), Refusal> {
-        let standing = self.standing();
-        match standing.health {
-            HealthState::Loading => Err(Refusal::Unavailable(format!(
-                "node `{}` is loading: {}",
-                standing.node_id,
-                standing
-                    .reason
-                    .as_deref()
-                    .unwrap_or("its log is being restored"),
-            ))),
-            HealthState::Healthy | HealthState::Degraded => Ok(()),
-        }
-    }
-
     /// The committed Revision to read at. A read that is not `serializable` waits until that is
     /// linearizable.
     async fn settle(&self, serializable: bool) -> Result<Revision, Refusal> {
-        self.ready()?;
+        self.standing().loaded()?;
         if !serializable {
             self.in_time(self.handle.linearize()).await?;
         }

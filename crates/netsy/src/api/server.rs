@@ -43,6 +43,7 @@ use super::proto::etcdserverpb::watch_server::WatchServer;
 use super::watch::Watch;
 use super::{CLUSTER_VERSION, Door, Limits, MESSAGE_ROOM, Metrics, VERSION, unsupported};
 use crate::standing::{Handle, HealthState};
+use crate::tls::holder::why;
 
 /// The TLS configuration of the client port. Store another one to swap certificates: connections already
 /// open keep the old one. It must offer ALPN: see [`with_alpn`].
@@ -188,9 +189,10 @@ impl Port {
             Ok(Err(why)) if why.kind() == ErrorKind::UnexpectedEof => {
                 debug!(%from, "a client left before its TLS handshake, as health checks do");
             }
-            Ok(Err(why)) => {
+            Ok(Err(failed)) => {
                 self.metrics.handshake_failures.inc();
-                warn!(%from, %why, "a client's TLS handshake failed");
+                let why = why(&failed);
+                warn!(%from, why, "a client's TLS handshake failed");
             }
             Err(_) => {
                 self.metrics.handshake_failures.inc();

@@ -63,17 +63,25 @@ impl Default for WatchLimits {
 pub(super) struct Watch {
     door: Door,
     /// Whether there has been no Primary for longer than streams put up with.
-    leaderless: watch::Receiver<bool>,
+    leaderless: watch::Sender<bool>,
 }
 
 impl Watch {
     /// The service behind `door`. Starts the task that looks out for the Primary; it ends when the Node
     /// closes.
     pub(super) fn new(door: Door) -> Watch {
-        let (tell, leaderless) = watch::channel(false);
+        let leaderless = watch::Sender::new(false);
         let patience = door.limits.watch.leaderless_for;
-        tokio::spawn(look_out(door.handle.clone(), patience, tell));
+        tokio::spawn(look_out(door.handle.clone(), patience, leaderless.clone()));
         Watch { door, leaderless }
+    }
+
+    /// What ends a stream that wants a Primary, and was let in because there is one: what was told of its
+    /// absence before is over, also if nobody has looked since.
+    fn absence(&self) -> watch::Receiver<bool> {
+        self.leaderless
+            .send_if_modified(|before| std::mem::replace(before, false));
+        self.leaderless.subscribe()
     }
 }
 
@@ -83,12 +91,12 @@ impl watch_server::Watch for Watch {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<BoxStream<WatchResponse>>, Status> {
-        self.door.ready().map_err(status::from)?;
+        self.door.standing().loaded().map_err(status::from)?;
         let wants_leader = request
             .metadata()
             .get("hasleader")
             .is_some_and(|value| value.as_bytes() == b"true");
-        let leaderless = wants_leader.then(|| self.leaderless.clone());
+        let leaderless = wants_leader.then(|| self.absence());
         // One place more, kept for the last word.
         let (answers, client) = mpsc::channel(ON_THE_WAY + 1);
         let session = session::Session::new(self.door.clone());

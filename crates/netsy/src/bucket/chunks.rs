@@ -10,9 +10,10 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, Peekable};
 use futures::{FutureExt, Stream, StreamExt, TryFutureExt};
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use rules::revision::Revision;
 
+use super::local::MayBlock;
 use super::{Bucket, Failure, names, patiently, within};
 use crate::datafile::chunk::{self, Chunk};
 use crate::datafile::{Damaged, Encoded};
@@ -33,12 +34,15 @@ pub enum Slot {
 
 impl Bucket {
     /// ONE attempt to put `bytes`, the Chunk of `records`, into the slot `first`, settled by reading back.
+    /// To be polled on a thread that may block: local files are written then and there.
     pub async fn put_chunk(&self, first: Revision, bytes: Bytes, records: &[Encoded]) -> Slot {
         debug_assert_eq!(records.first().map(|one| one.record.revision), Some(first));
         let location = names::chunk(first);
+        let mut options = PutOptions::from(PutMode::Create);
+        options.extensions.insert(MayBlock);
         let put = self
             .files
-            .put_opts(&location, PutPayload::from(bytes), PutMode::Create.into());
+            .put_opts(&location, PutPayload::from(bytes), options);
         let Err(error) = within(self.timeouts.chunk, put).await else {
             return Slot::Won;
         };

@@ -39,6 +39,10 @@ const LOCK: &str = "lock#0";
 /// A staged file untouched for this long was left behind by a crash. (A wrong guess fails one upload.)
 const STALE: Duration = Duration::from_secs(3600);
 
+/// In the extensions of a put: the thread that polls it may block, so no other one need be woken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MayBlock;
+
 /// A folder of the local file system as an [`ObjectStore`] with conditional writes.
 #[derive(Clone)]
 pub struct LocalFiles {
@@ -99,7 +103,8 @@ impl ObjectStore for LocalFiles {
     ) -> Result<PutResult> {
         let target = self.files.path_to_filesystem(location)?;
         let root = Arc::clone(&self.root);
-        LocalFiles::blocking(move || {
+        let may_block = opts.extensions.get::<MayBlock>().is_some();
+        let put = move || {
             let outcome = match opts.mode {
                 PutMode::Create => create(&target, &payload),
                 PutMode::Overwrite => replace(&root, &target, &payload, None),
@@ -116,8 +121,12 @@ impl ObjectStore for LocalFiles {
                 version: None,
                 extensions: Default::default(),
             })
-        })
-        .await
+        };
+        if may_block {
+            put()
+        } else {
+            LocalFiles::blocking(put).await
+        }
     }
 
     async fn put_multipart_opts(

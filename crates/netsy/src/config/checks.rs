@@ -24,6 +24,8 @@ pub(super) fn check(draft: &mut Draft) {
     }
     tls(draft);
     advertised(draft);
+    peer_tls(draft);
+    peer_advertised(draft);
     timing(draft);
     sizes(draft);
 }
@@ -201,17 +203,85 @@ fn advertised(draft: &mut Draft) {
         let place = draft.place("client.listen");
         return draft.mistake(place, why);
     }
-    let wrong = client.advertise_urls.iter().find(|url| {
-        !Url::parse(url)
-            .is_ok_and(|url| url.scheme() == scheme && url.has_host() && url.path() == "/")
-    });
-    if let Some(url) = wrong {
+    let wrong = |url: &&String| !is_address(url, scheme);
+    if let Some(url) = client.advertise_urls.iter().find(wrong) {
         let why = format!(
             "`client.advertise_urls` wants URLs such as \
                  `{scheme}://netsy-1.example:2379`, not `{url}`"
         );
         draft.mistake(place, why);
     }
+}
+
+/// Whether `url` is a scheme and a host, with or without a port, and nothing else.
+fn is_address(url: &str, scheme: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| {
+        url.scheme() == scheme
+            && url.has_host()
+            && url.path() == "/"
+            && (url.query(), url.fragment()) == (None, None)
+            && (url.username(), url.password()) == ("", None)
+    })
+}
+
+fn peer_tls(draft: &mut Draft) {
+    let peer = &draft.config.peer;
+    let files = [
+        ("peer.cert_file", peer.cert_file.is_some()),
+        ("peer.key_file", peer.key_file.is_some()),
+        ("peer.ca_file", peer.ca_file.is_some()),
+    ];
+    let given = files.iter().find(|(_, given)| *given);
+    let missing = files.iter().find(|(_, given)| !*given);
+    let (place, why) = match (given, missing, peer.listen) {
+        (Some((given, _)), Some((missing, _)), _) => (
+            *given,
+            format!(
+                "`peer.cert_file`, `peer.key_file` and `peer.ca_file` go together; `{missing}` is missing"
+            ),
+        ),
+        (Some(_), None, _) if peer.insecure_plaintext => (
+            "peer.insecure_plaintext",
+            "`peer.insecure_plaintext` is on, but `peer.cert_file` asks for TLS; drop one of them"
+                .to_owned(),
+        ),
+        (None, _, Some(listen)) if !listen.ip().is_loopback() && !peer.insecure_plaintext => (
+            "peer.listen",
+            format!(
+                "`peer.listen` is `{listen}`, which other machines reach, and there is no TLS; set \
+                 `peer.cert_file`, `peer.key_file` and `peer.ca_file` (`netsy certs --node` makes them), or \
+                 `peer.insecure_plaintext = true` if nobody who reaches it would harm the cluster"
+            ),
+        ),
+        _ => return,
+    };
+    let place = draft.place(place);
+    draft.mistake(place, why);
+}
+
+fn peer_advertised(draft: &mut Draft) {
+    let peer = &draft.config.peer;
+    let tls = peer.cert_file.is_some();
+    let scheme = if tls { "https" } else { "http" };
+    let (key, why) = match (&peer.advertise_url, peer.listen) {
+        (None, Some(listen)) if listen.ip().is_unspecified() => (
+            "peer.listen",
+            format!(
+                "`peer.advertise_url` is needed when `peer.listen` is every interface; name the address that \
+                 other Nodes use, such as `{scheme}://netsy-1.example:{}`",
+                listen.port()
+            ),
+        ),
+        (Some(url), _) if !is_address(url, scheme) => (
+            "peer.advertise_url",
+            format!(
+                "`peer.advertise_url` wants a URL such as `{scheme}://netsy-1.example:2380`, not `{url}`"
+            ),
+        ),
+        _ => return,
+    };
+    let place = draft.place(key);
+    draft.mistake(place, why);
 }
 
 fn timing(draft: &mut Draft) {

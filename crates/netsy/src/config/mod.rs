@@ -432,6 +432,12 @@ impl Config {
                 self.client.listen
             ));
         }
+        if let (true, Some(listen)) = (self.peer.insecure_plaintext, self.peer.listen) {
+            warnings.push(format!(
+                "`peer.insecure_plaintext` is on: whoever reaches {listen} can pass for any Node and break the \
+                 cluster, and whoever listens on the way reads everything"
+            ));
+        }
         warnings
     }
 }

@@ -217,6 +217,51 @@ fn every_interface_needs_an_advertised_address() {
 }
 
 #[test]
+fn the_peer_port_is_closed_to_strangers_unless_told_otherwise() {
+    let tls = "cert_file = \"a\"\nkey_file = \"b\"\nca_file = \"c\"\n";
+    say(&[
+        (
+            "[peer]\nlisten = \"10.0.0.7:2380\"\n",
+            "netsy.toml:6: `peer.listen` is `10.0.0.7:2380`, which other machines reach, and there is no TLS; set `peer.cert_file`, `peer.key_file` and `peer.ca_file` (`netsy certs --node` makes them), or `peer.insecure_plaintext = true` if nobody who reaches it would harm the cluster",
+        ),
+        (
+            "[peer]\ncert_file = \"a\"\nkey_file = \"b\"\n",
+            "netsy.toml:6: `peer.cert_file`, `peer.key_file` and `peer.ca_file` go together; `peer.ca_file` is missing",
+        ),
+        (
+            "[peer]\nca_file = \"a\"\n",
+            "netsy.toml:6: `peer.cert_file`, `peer.key_file` and `peer.ca_file` go together; `peer.cert_file` is missing",
+        ),
+        (
+            &format!("[peer]\ninsecure_plaintext = true\n{tls}"),
+            "netsy.toml:6: `peer.insecure_plaintext` is on, but `peer.cert_file` asks for TLS; drop one of them",
+        ),
+        (
+            &format!("[peer]\nlisten = \"0.0.0.0:2390\"\n{tls}"),
+            "netsy.toml:6: `peer.advertise_url` is needed when `peer.listen` is every interface; name the address that other Nodes use, such as `https://netsy-1.example:2390`",
+        ),
+        (
+            &format!("[peer]\nlisten = \"[::]:2390\"\nadvertise_url = \"http://n1:2390\"\n{tls}"),
+            "netsy.toml:7: `peer.advertise_url` wants a URL such as `https://netsy-1.example:2380`, not `http://n1:2390`",
+        ),
+        (
+            "[peer]\nlisten = \"127.0.0.1:2390\"\nadvertise_url = \"https://n1:2390\"\n",
+            "netsy.toml:7: `peer.advertise_url` wants a URL such as `http://netsy-1.example:2380`, not `https://n1:2390`",
+        ),
+    ]);
+    let good = |text: &str| from_file(&more(text)).unwrap();
+    let url = "advertise_url = \"https://n1:2390\"\n";
+    let config = good(&format!("[peer]\nlisten = \"[::]:2390\"\n{url}{tls}"));
+    assert_eq!(config.warnings().len(), 0);
+    assert_eq!(
+        good("[peer]\nlisten = \"127.0.0.1:0\"\n").warnings().len(),
+        0
+    );
+    let plain = good("[peer]\nlisten = \"10.0.0.7:2380\"\ninsecure_plaintext = true\n");
+    assert!(plain.warnings()[0].contains("whoever reaches 10.0.0.7:2380 can pass for any Node"));
+}
+
+#[test]
 fn bucket_urls_are_looked_at_closely() {
     let with = |url: &str| {
         let text = format!("cluster_id = \"prod\"\nnode_id = \"n1\"\nbucket.url = \"{url}\"\n");

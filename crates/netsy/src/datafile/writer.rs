@@ -2,6 +2,8 @@
 //!
 //! Memory held is what was not taken yet, and zstd's window.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use crc_fast::Digest;
 use rules::revision::Revision;
@@ -12,6 +14,19 @@ use super::{Encoded, wire};
 
 const ZSTD_LEVEL: i32 = 1;
 const ZSTD_STEP: usize = 64 * 1024;
+
+thread_local! {
+    /// A compressor between two files: it is a megabyte of memory, and a Chunk is a few KiB.
+    static IDLE: Cell<Option<Zstd<'static>>> = const { Cell::new(None) };
+}
+
+/// A compressor at the start of a frame.
+fn compressor() -> Zstd<'static> {
+    let used = IDLE
+        .take()
+        .and_then(|mut zstd| zstd.reinit().is_ok().then_some(zstd));
+    used.unwrap_or_else(|| Zstd::new(ZSTD_LEVEL).expect("zstd has level 1"))
+}
 
 /// A file that is being written.
 pub(super) struct Writer {
@@ -26,10 +41,9 @@ pub(super) struct Writer {
 impl Writer {
     /// Opens the file with its header.
     pub(super) fn new(header: &Header) -> Writer {
-        let zstd = header.compressed.then(|| {
-            let zstd = Zstd::new(ZSTD_LEVEL).expect("zstd has level 1");
-            (zstd, Vec::with_capacity(ZSTD_STEP))
-        });
+        let zstd = header
+            .compressed
+            .then(|| (compressor(), Vec::with_capacity(ZSTD_STEP)));
         Writer {
             out: header.encode(),
             zstd,
@@ -84,6 +98,7 @@ impl Writer {
                     break;
                 }
             }
+            IDLE.set(Some(zstd));
         }
         Bytes::from(self.out)
     }

@@ -11,18 +11,19 @@ use bytes::Bytes;
 use object_store::path::Path;
 use parking_lot::Mutex;
 use rules::chain::{Found, first_difference};
+use rules::primary::Tenure;
 use rules::record::Record;
 use rules::register::{Held, Swapped, Version};
 use rules::revision::{Epoch, Revision};
 use rules::step::{Effect, Input};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info, warn};
 
 use super::reads::Unconfirmed;
-use super::restore::is_damage;
-use super::{Driver, Ended, Event};
+use super::restore::{is_damage, may_be_late};
+use super::{Driver, Ended, Event, Waiting};
 use crate::bucket::{Bucket, Document, Slot, Swapped as Settled, Versioned};
 use crate::datafile::{Encoded, chunk, record};
 use crate::standing::now;
@@ -64,7 +65,7 @@ impl Driver {
                 last,
                 opening,
             } => self.upload(first, last, opening),
-            Effect::AbandonUpload => self.abandon_upload(),
+            Effect::AbandonUpload => self.upload = None,
             Effect::Append(records) => records.into_iter().for_each(|record| self.take(record)),
             Effect::Truncate(last) => self.truncate(last),
             Effect::Durable(upto) => self.durable(upto),
@@ -127,7 +128,7 @@ impl Driver {
         {
             self.unsent.pop_front();
         }
-        self.upload = None;
+        self.upload.take().map(DropGuard::disarm);
         self.batch.durable = Some(upto);
         self.snapshots.reached(upto);
     }
@@ -136,6 +137,7 @@ impl Driver {
         self.view.release(committed);
         self.batch.committed = Some(committed);
         self.metrics.committed_revision.set(committed.wire());
+        let mut answers = Vec::new();
         while self
             .waiting
             .front()
@@ -145,11 +147,25 @@ impl Driver {
                 break;
             };
             if waiting.outcome.assigned.is_some() {
-                let _ = waiting.reply.send(Ok(waiting.outcome));
+                answers.push(waiting);
             } else {
                 self.confirm(Unconfirmed::Txn(waiting.outcome, waiting.reply));
             }
         }
+        self.answer(answers);
+    }
+
+    /// Sends the answers of one release from a task: a wake-up from there costs a fraction of one from this
+    /// thread, and the next Chunk need not wait for them.
+    fn answer(&self, answers: Vec<Waiting>) {
+        if answers.is_empty() {
+            return;
+        }
+        self.runtime.spawn(async move {
+            for waiting in answers {
+                let _ = waiting.reply.send(Ok(waiting.outcome));
+            }
+        });
     }
 
     fn spawn<F>(&self, work: impl FnOnce(Bucket) -> F)
@@ -240,9 +256,15 @@ impl Driver {
 
     fn read_slot(&self, slot: Revision, confirm: bool) {
         let store = self.store.clone();
+        // A Replica need not start again for it: its Primary knows what is true.
+        let can_wait = self.peers.is_some() && self.node.tenure() == Tenure::None;
         self.spawn(|bucket| async move {
             match bucket.get_chunk(slot).await {
-                Ok(Some(chunk)) => compare(&store, slot, chunk.records),
+                Ok(Some(chunk)) => match may_be_late(&bucket, slot, &chunk).await {
+                    Ok(false) => compare(&store, slot, chunk.records),
+                    Ok(true) if !can_wait => Input::FellBehind,
+                    Ok(true) | Err(_) => Input::SlotRead(slot, Err(())),
+                },
                 Ok(None) if confirm => match bucket.list_chunks(slot).await {
                     // It came between the two looks.
                     Ok(beyond) if beyond.contains(&slot) => Input::SlotRead(slot, Err(())),
@@ -288,22 +310,20 @@ impl Driver {
         self.upload_since = now();
         self.batch_urgent |= !self.batch.append.is_empty();
         let abandoned = CancellationToken::new();
-        self.upload = Some(abandoned.clone());
+        self.upload = Some(abandoned.clone().drop_guard());
         let metrics = Arc::clone(&self.metrics);
         let settle = settle(self.bucket.clone(), first, origin, records, metrics);
-        let events = self.events.clone();
-        self.runtime.spawn(async move {
-            tokio::select! {
-                input = settle => { let _ = events.send(Event::Input(input)); }
-                () = abandoned.cancelled() => {}
+        let (events, runtime) = (self.events.clone(), self.runtime.clone());
+        // One hand-over there and one back, to a thread that may block: it encodes, and writes local files.
+        self.runtime.spawn_blocking(move || {
+            let settled = runtime.block_on(abandoned.run_until_cancelled(settle));
+            // It may have been abandoned while this thread was blocked.
+            if let Some(input) = settled
+                && !abandoned.is_cancelled()
+            {
+                let _ = events.send(Event::Input(input));
             }
         });
-    }
-
-    fn abandon_upload(&mut self) {
-        if let Some(upload) = self.upload.take() {
-            upload.cancel();
-        }
     }
 }
 

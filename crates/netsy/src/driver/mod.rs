@@ -5,6 +5,7 @@
 //! disk as one transaction and to the bucket as one Chunk, side by side. A reply leaves when everything it
 //! has seen is committed. Slow work (bucket, disk) runs elsewhere and comes back as an Input.
 
+mod asked;
 mod compaction;
 mod effects;
 mod housekeeping;
@@ -20,27 +21,23 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use rules::node::Node;
-use rules::primary::Tenure;
 use rules::refusal::Refusal;
 use rules::register::Register;
 use rules::revision::Revision;
 use rules::step::Input;
 use rules::txn::Txn;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use compaction::CompactionPolicy;
 pub use registration::{JoinFailure, Members, Registered, Registration, check_cluster, register};
 pub use restore::{RestoreFailure, Restored, restore};
 pub use snapshots::SnapshotPolicy;
 
-use reads::Unconfirmed;
-
 use crate::bucket::Bucket;
-use crate::peer::{Inbound, Peers};
 use crate::datafile::{Encoded, Origin, record};
+use crate::peer::{Inbound, Peers};
 use crate::standing::{Board, Member, Outcome, Request, now};
 use crate::store::{Batch, Store};
 use crate::telemetry::Metrics;
@@ -173,9 +170,12 @@ pub(crate) struct Driver {
     /// The Records of the message that is being stepped, beside their encoding.
     arrived: Vec<Encoded>,
     questions: peers::Questions,
+    /// When this Node last became the Active Primary.
+    active_since: u64,
     /// When the Elector last told who the members are.
     told_at: u64,
-    upload: Option<CancellationToken>,
+    /// The Chunk under way; abandoned when dropped.
+    upload: Option<DropGuard>,
     upload_since: u64,
     versions: effects::Versions,
     reads: reads::Reads,
@@ -284,6 +284,7 @@ impl Driver {
             recent_bytes: 0,
             arrived: Vec::new(),
             questions: peers::Questions::default(),
+            active_since: 0,
             told_at: 0,
             upload: None,
             upload_since: 0,
@@ -353,84 +354,8 @@ impl Driver {
         }
     }
 
-    fn txn(
-        &mut self,
-        txn: Txn,
-        wire: Option<Bytes>,
-        reply: oneshot::Sender<Result<Outcome, Refusal>>,
-    ) {
-        if !matches!(self.node.tenure(), Tenure::Active(_)) {
-            let reply = match wire {
-                Some(wire) => self.pass_on(wire, reply),
-                None => Some(reply),
-            };
-            if let Some(reply) = reply {
-                let _ = reply.send(Err(self.not_primary()));
-            }
-            return;
-        }
-        if self.node.is_gated() {
-            self.held.push((txn, reply));
-            return;
-        }
-        let decision = match txn.decide(&self.view.newest()) {
-            Ok(decision) => decision,
-            Err(refusal) => {
-                let _ = reply.send(Err(refusal));
-                return;
-            }
-        };
-        let Some((_, change)) = &decision.change else {
-            return self.answer_unchanged(&decision, reply);
-        };
-        if change.value.is_some() && self.is_full() {
-            let _ = reply.send(Err(Refusal::NoSpace));
-            return;
-        }
-        match self.node.assign(change, wall_clock()) {
-            Ok(record) => {
-                let revision = record.revision;
-                self.take(record);
-                let outcome = Outcome::new(&decision, Some(revision));
-                self.waiting.push_back(Waiting {
-                    upto: revision,
-                    outcome,
-                    reply,
-                });
-            }
-            Err(refusal) => {
-                let _ = reply.send(Err(refusal));
-            }
-        }
-    }
-
-    /// Whether the storage quota is used up: nothing is put any more, and deletes go on.
-    fn is_full(&self) -> bool {
-        let in_use = self.board.sizes().in_use;
-        self.quota.is_some_and(|quota| in_use >= quota)
-    }
-
-    /// A Txn that writes nothing answers when what it saw is committed, and only as a linearizable read.
-    fn answer_unchanged(
-        &mut self,
-        decision: &rules::txn::Decision,
-        reply: oneshot::Sender<Result<Outcome, Refusal>>,
-    ) {
-        let upto = decision.base;
-        let outcome = Outcome::new(decision, None);
-        if upto > self.node.log().committed {
-            self.waiting.push_back(Waiting {
-                upto,
-                outcome,
-                reply,
-            });
-        } else {
-            self.confirm(Unconfirmed::Txn(outcome, reply));
-        }
-    }
-
     /// Takes a new Record of the log: to the view, the disk's batch, and the next Chunk.
-    fn take(&mut self, record: rules::record::Record) {
+    pub(super) fn take(&mut self, record: rules::record::Record) {
         let encoded = self.encoded(record);
         self.view.append(&encoded.record);
         self.snapshots.grew(encoded.bytes.len());
@@ -468,22 +393,6 @@ impl Driver {
                 break;
             };
             self.recent_bytes -= oldest.bytes.len();
-        }
-    }
-
-    /// A linearizable read: answered here, or by the Primary's word, or from what a Degraded Replica has.
-    fn read_index(
-        &mut self,
-        reply: oneshot::Sender<Result<Revision, Refusal>>,
-        passed_on: bool,
-    ) {
-        let active = matches!(self.node.tenure(), Tenure::Active(_));
-        if passed_on && !active {
-            let _ = reply.send(Err(Refusal::NoLeader));
-        } else if !active && self.primary_elsewhere().is_some() {
-            self.ask_primary(reply);
-        } else {
-            self.confirm(Unconfirmed::Index(self.node.log().committed, reply));
         }
     }
 

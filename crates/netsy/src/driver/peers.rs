@@ -47,7 +47,10 @@ impl Driver {
                 self.learn_addresses();
             }
             Message::Heartbeat(_) => {
-                let known = self.members.iter().any(|member| member.name == from.node_id);
+                let known = self
+                    .members
+                    .iter()
+                    .any(|member| member.name == from.node_id);
                 if !known {
                     // Somebody new: the Elector looks at once.
                     self.members_at = 0;
@@ -138,7 +141,10 @@ impl Driver {
         for encoded in records {
             if bytes + encoded.bytes.len() > PIECE_BYTES && !piece.is_empty() {
                 let records = std::mem::take(&mut piece);
-                let part = Records { after, ..head.clone() };
+                let part = Records {
+                    after,
+                    ..head.clone()
+                };
                 after = Revision(after.0 + records.len() as u64);
                 bytes = 0;
                 peers.send(to, Outbound::Records(part, records));
@@ -151,7 +157,10 @@ impl Driver {
 
     /// A Replica's disk lost what it had said it holds.
     pub(super) fn distrust(&self, node: &str, why: &str) {
-        error!(node, why, "a replica is not to be relied on; empty its data directory");
+        error!(
+            node,
+            why, "a replica is not to be relied on; empty its data directory"
+        );
     }
 
     /// Passes a Txn on to the Primary, if one is known. Gives `reply` back if not.

@@ -29,7 +29,8 @@ impl Driver {
             Tenure::Draining(_) | Tenure::Closing(_) => format!("node `{me}` is shutting down"),
             Tenure::Active(_) => {
                 format!(
-                    "node `{me}` cannot renew its read lease: the bucket does not answer in time"
+                    "node `{me}` cannot renew its read lease: the bucket, or the elector, does not answer \
+                     in time"
                 )
             }
             Tenure::None if self.peers.is_some() => {
@@ -65,6 +66,9 @@ impl Driver {
     /// Shows the doors where the Node stands now.
     pub(super) fn publish(&mut self) {
         let tenure = self.node.tenure();
+        if !matches!(tenure, Tenure::Active(_)) {
+            self.active_since = now();
+        }
         let primary_state = match tenure {
             Tenure::None => PrimaryState::Replica,
             Tenure::Active(_) => PrimaryState::Active,
@@ -151,7 +155,10 @@ impl Driver {
 
     /// Whether this Node is a Replica that hears no Primary, while another Node is, or may be, one.
     pub(super) fn is_left_alone(&self) -> bool {
-        let named = self.node.newest_register().and_then(|register| register.primary.as_ref());
+        let named = self
+            .node
+            .newest_register()
+            .and_then(|register| register.primary.as_ref());
         let elsewhere = named.is_some_and(|primary| primary.node_id != self.registration.node_id);
         self.node.tenure() == Tenure::None
             && self.primary_elsewhere().is_none()
@@ -168,6 +175,13 @@ impl Driver {
         holder.is_some_and(|holder| holder.node_id != self.registration.node_id)
     }
 
+    /// Whether linearizable reads have to be confirmed one by one, though a lease is wanted: not for the
+    /// moment that a new Primary waits for its first.
+    fn lacks_lease(&self) -> bool {
+        let lease = self.node.settings().lease;
+        lease > 0 && !self.board.has_lease() && now() >= self.active_since + lease
+    }
+
     fn health(&self) -> (HealthState, Option<String>) {
         if let Some(trouble) = self.node.trouble() {
             return (HealthState::Degraded, Some(trouble.to_owned()));
@@ -180,7 +194,7 @@ impl Driver {
                 let reason = "the bucket does not take the newest chunk: writes wait".to_owned();
                 (HealthState::Degraded, Some(reason))
             }
-            Tenure::Active(_) if self.node.settings().lease > 0 && !self.board.has_lease() => {
+            Tenure::Active(_) if self.lacks_lease() => {
                 (HealthState::Degraded, Some(self.why_not_writable()))
             }
             Tenure::Active(_) if !self.has_addresses() => (

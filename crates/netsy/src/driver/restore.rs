@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use rules::chain::{Found, Log, Verdict, first_difference, judge};
 use rules::compaction::Compactions;
-use rules::record::Record;
+use rules::record::{Kind, Record};
 use rules::revision::{Epoch, Revision};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -91,21 +91,16 @@ pub async fn restore(
         last: meta.last,
         appended: meta.last,
         durable: meta.durable,
-        committed: meta.durable,
+        // What voters committed may not have reached the chain yet: the chain must not contradict it.
+        committed: meta.committed.max(meta.durable).min(meta.last),
         epochs: meta.epochs,
         compactions: Compactions::default(),
     };
     restore.find_start(&mut log).await?;
-    restore.read_chain(&mut log).await?;
-    if log.durable < meta.committed {
-        return Err(RestoreFailure::Damaged(format!(
-            "the chain in the bucket ends at revision {}, and this node's disk holds committed records \
-             up to {}: chunks were removed from the bucket; restore them, or start this node with an \
-             empty data directory to accept their loss",
-            log.durable, meta.committed
-        )));
+    while !restore.read_chain(&mut log).await? {
+        restore.install_newest(&mut log).await?;
     }
-    log.committed = log.durable;
+    log.committed = log.committed.max(log.durable);
     let (view, tail) = restore.fill_view(&mut log, value_budget)?;
     restore.progress.done(log.last);
     Ok(Restored {
@@ -116,6 +111,26 @@ pub async fn restore(
         snapshot: restore.snapshot,
         view,
     })
+}
+
+/// Whether the Chunk in `slot` may be a fence that landed late, where its slot had been cleaned up: nothing
+/// else can win such a slot, and nothing above the older of the two newest Snapshots is ever cleaned up. The
+/// list of Snapshots begins after the Chunk was read.
+///
+/// # Errors
+/// The list failed.
+pub(super) async fn may_be_late(
+    bucket: &Bucket,
+    slot: Revision,
+    chunk: &Chunk,
+) -> Result<bool, bucket::Failure> {
+    let mut records = chunk.records.iter();
+    if !records.any(|encoded| encoded.record.kind == Kind::Epoch) {
+        return Ok(false);
+    }
+    let snapshots = bucket.list_snapshots().await?;
+    let older = snapshots.iter().rev().nth(1);
+    Ok(older.is_some_and(|older| *older >= slot))
 }
 
 struct Restore<'a> {
@@ -137,12 +152,29 @@ impl Restore<'_> {
         if goes_on && (!is_empty || snapshots.is_empty()) {
             return Ok(());
         }
+        if self.install_one_of(&snapshots, log).await? || goes_on {
+            return Ok(());
+        }
+        Err(RestoreFailure::Damaged(format!(
+            "the bucket holds the chunk at revision {}, but neither the one at {} nor a good snapshot in \
+             between: restore the missing objects",
+            chunks.first().copied().unwrap_or_default(),
+            log.tail_slot()
+        )))
+    }
+
+    /// Installs the newest good Snapshot of `snapshots`, ascending. Whether there was one.
+    async fn install_one_of(
+        &mut self,
+        snapshots: &[Revision],
+        log: &mut Log,
+    ) -> Result<bool, RestoreFailure> {
         for revision in snapshots.iter().rev() {
             info!(snapshot = revision.0, "restoring the snapshot");
             match self.install(*revision).await {
                 Ok(installed) => {
                     *log = installed;
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(RestoreFailure::Damaged(why)) => {
                     warn!(
@@ -153,14 +185,22 @@ impl Restore<'_> {
                 Err(failure) => return Err(failure),
             }
         }
-        if goes_on {
+        Ok(false)
+    }
+
+    /// A fence lies where Snapshots reach: it may have landed late, in a slot that was cleaned up, and is not
+    /// to be believed. The Snapshot is.
+    async fn install_newest(&mut self, log: &mut Log) -> Result<(), RestoreFailure> {
+        let mut snapshots = self.bucket.list_snapshots().await?;
+        self.snapshot = snapshots.last().copied().unwrap_or_default();
+        snapshots.retain(|revision| *revision > log.durable);
+        if self.install_one_of(&snapshots, log).await? {
             return Ok(());
         }
         Err(RestoreFailure::Damaged(format!(
-            "the bucket holds the chunk at revision {}, but neither the one at {} nor a good snapshot in \
-             between: restore the missing objects",
-            chunks.first().copied().unwrap_or_default(),
-            log.tail_slot()
+            "no snapshot after revision {} is good, and the chunk there may be a late one: restore one of \
+             the snapshots",
+            log.durable
         )))
     }
 
@@ -196,12 +236,18 @@ impl Restore<'_> {
         })
     }
 
-    /// Reads the chain from the tail slot to its end, Chunks fetched side by side and taken in order.
-    async fn read_chain(&mut self, log: &mut Log) -> Result<(), RestoreFailure> {
+    /// Reads the chain from the tail slot to its end, Chunks fetched side by side and taken in order. False if
+    /// it has to be read on from a Snapshot.
+    async fn read_chain(&mut self, log: &mut Log) -> Result<bool, RestoreFailure> {
         let mut chain = self.bucket.fetch_chunks(log.tail_slot(), PARALLEL);
-        let mut done = None;
+        let (mut done, mut whole) = (None, true);
         while let Some(chunk) = chain.next().await {
-            done = Some(self.import(log, chunk?)?);
+            let chunk = chunk?;
+            if may_be_late(self.bucket, log.tail_slot(), &chunk).await? {
+                whole = false;
+                break;
+            }
+            done = Some(self.import(log, chunk)?);
             self.progress.reached(log.last);
         }
         if let Some(done) = done {
@@ -210,7 +256,7 @@ impl Restore<'_> {
             done.await.map_err(ended)??;
         }
         log.appended = log.last;
-        Ok(())
+        Ok(whole)
     }
 
     /// Takes one Chunk of the chain into the log and onto the disk.

@@ -18,7 +18,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tracing::{debug, warn};
 
-use super::identity::Connector;
+use super::line::Connector;
 use super::proto::peer_client::PeerClient;
 use super::proto::{IndexQuestion, Said, TxnQuestion, index_answer};
 use super::{
@@ -46,6 +46,8 @@ struct Inner {
     headers: MetadataMap,
     connector: Option<Connector>,
     lines: Mutex<HashMap<String, Line>>,
+    /// Nodes' addresses that cannot be used, each complained of once.
+    unusable: Mutex<HashMap<String, String>>,
     runtime: tokio::runtime::Handle,
     closing: CancellationToken,
 }
@@ -73,6 +75,7 @@ impl Peers {
             headers,
             connector,
             lines: Mutex::default(),
+            unusable: Mutex::default(),
             runtime,
             closing,
         }))
@@ -110,7 +113,13 @@ impl Peers {
                 debug!(node = node_id, url, "a node's address is known");
                 lines.insert(node_id.to_owned(), line);
             }
-            Err(why) => warn!(node = node_id, url, why, "a node's address cannot be used"),
+            Err(why) => {
+                let mut unusable = self.0.unusable.lock();
+                let before = unusable.insert(node_id.to_owned(), url.to_owned());
+                if before.as_deref() != Some(url) {
+                    warn!(node = node_id, url, why, "a node's address cannot be used");
+                }
+            }
         }
     }
 
@@ -123,6 +132,13 @@ impl Peers {
             .keep_alive_timeout(PING_EVERY)
             .initial_stream_window_size(8 << 20)
             .initial_connection_window_size(16 << 20);
+        match (&self.0.connector, endpoint.uri().scheme_str()) {
+            (Some(_), Some("https")) | (None, Some("http")) => {}
+            (Some(_), _) => return Err("it is no https URL, and this node speaks TLS".to_owned()),
+            (None, _) => {
+                return Err("it is no http URL, and this node has no certificate".to_owned());
+            }
+        }
         let _context = self.0.runtime.enter();
         let channel = match &self.0.connector {
             Some(connector) => endpoint.connect_with_connector_lazy(connector.to(node_id)),

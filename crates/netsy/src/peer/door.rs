@@ -14,11 +14,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::identity::{Shown, accept};
+use super::identity::Shown;
+use super::line::{Acceptor, accept};
 use super::proto::peer_server::{self, PeerServer};
-use super::proto::{
-    Heard, IndexAnswer, IndexQuestion, Said, TxnAnswer, TxnQuestion, index_answer,
-};
+use super::proto::{Heard, IndexAnswer, IndexQuestion, Said, TxnAnswer, TxnQuestion, index_answer};
 use super::{
     HEADER_BOOT, HEADER_CLUSTER, HEADER_INCARNATION, HEADER_NODE, HEADER_URL, HEADER_VERSION,
     Inbound, MESSAGE_MAX, VERSION, wire,
@@ -41,7 +40,7 @@ pub struct Answers {
 /// Serves the peer port until `closing`.
 pub async fn serve(
     listener: TcpListener,
-    tls: Option<super::identity::Acceptor>,
+    tls: Option<Acceptor>,
     answers: Answers,
     closing: CancellationToken,
 ) {
@@ -94,14 +93,20 @@ impl Peer {
             incarnation: header(HEADER_INCARNATION)?,
             boot: header(HEADER_BOOT)?,
         };
-        let shown = request.extensions().get::<Shown>();
-        if let Some(Shown::Node(node_id)) = shown
-            && *node_id != identity.node_id
-        {
-            return Err(Status::permission_denied(format!(
-                "the certificate is node `{node_id}`'s, not node `{}`'s",
-                identity.node_id
-            )));
+        match request.extensions().get::<Shown>() {
+            Some(Shown::Nothing) => {}
+            Some(Shown::Node(node_id)) if *node_id == identity.node_id => {}
+            Some(Shown::Node(node_id)) => {
+                return Err(Status::permission_denied(format!(
+                    "the certificate is node `{node_id}`'s, not node `{}`'s",
+                    identity.node_id
+                )));
+            }
+            None => {
+                return Err(Status::internal(
+                    "the connection does not say what it shows",
+                ));
+            }
         }
         Ok((identity, header(HEADER_URL)?))
     }

@@ -1,23 +1,30 @@
-//! Who is at the other end: mutual TLS between Nodes. A Node's certificate names it as
-//! `netsy://{cluster_id}/peer/{node_id}`; nothing else opens the peer port.
+//! Who is at the other end: mutual TLS 1.3 between Nodes. A Node's certificate names it as
+//! `netsy://{cluster_id}/peer/{node_id}`; nothing else opens the peer port, and a Node that is dialled has to
+//! show the name it was dialled by. Host names are not looked at.
+//!
+//! No session is ever resumed: each connection shows certificates, and those in use now are what counts.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tonic::codegen::http::Uri;
-use tonic::transport::server::Connected;
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::verify_tls13_signature;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 
-/// How many connections may wait to be served.
-const BACKLOG: usize = 64;
+use crate::config::Peer;
+use crate::tls::holder::{self, Only};
+use crate::tls::{Files, Material, Reloading, Unusable, provider};
+
+const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+const PROTOCOL: &[u8] = b"h2";
 
 /// What a connection shows of its other end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shown {
     /// Nothing: no TLS, loopback only.
     Nothing,
@@ -25,106 +32,157 @@ pub enum Shown {
     Node(String),
 }
 
-/// Accepts Nodes over mutual TLS.
-#[derive(Clone)]
-pub enum Acceptor {}
-
-/// Connects to Nodes over mutual TLS.
-#[derive(Clone)]
-pub enum Connector {}
-
-impl Connector {
-    /// Connects to one Node, and to nobody else.
-    #[must_use]
-    pub fn to(&self, _node_id: &str) -> Dial {
-        match *self {}
-    }
+/// What this Node shows other Nodes, and wants to be shown, as long as its files do not change.
+pub struct Identity {
+    cluster_id: String,
+    roots: Arc<RootCertStore>,
+    server: Arc<ServerConfig>,
+    /// Knows no Node to be dialled: see [`Identity::dials`].
+    client: ClientConfig,
 }
 
-/// Connects to one Node.
-#[derive(Clone)]
-pub enum Dial {}
-
-impl tower::Service<Uri> for Dial {
-    type Response = TokioIo<TcpStream>;
-    type Error = std::io::Error;
-    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        match *self {}
-    }
-
-    fn call(&mut self, _to: Uri) -> Self::Future {
-        match *self {}
-    }
+/// The identity of `node_id` as `peer` asks for it; None if it asks for none.
+///
+/// # Errors
+/// Names the file that is missing, unreadable, no PEM, does not fit the others, or is another Node's.
+pub fn open(
+    peer: &Peer,
+    cluster_id: &str,
+    node_id: &str,
+) -> Result<Option<Arc<Reloading<Identity>>>, Unusable> {
+    let (Some(cert), Some(key), Some(ca)) = (&peer.cert_file, &peer.key_file, &peer.ca_file) else {
+        return Ok(None);
+    };
+    let files = Files {
+        cert: cert.clone(),
+        key: key.clone(),
+        ca: Some(ca.clone()),
+    };
+    let (cluster_id, node_id) = (cluster_id.to_owned(), node_id.to_owned());
+    Reloading::open(files, move |material| {
+        Identity::new(material, &cluster_id, &node_id)
+    })
+    .map(Some)
 }
 
-/// A connection, and what it shows.
-pub(super) struct Accepted {
-    stream: TcpStream,
-    shown: Shown,
-}
-
-impl Connected for Accepted {
-    type ConnectInfo = Shown;
-
-    fn connect_info(&self) -> Shown {
-        self.shown.clone()
-    }
-}
-
-impl AsyncRead for Accepted {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Accepted {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, buffer)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
-    }
-}
-
-/// Connections as they come, until `closing`.
-pub(super) fn accept(
-    listener: TcpListener,
-    tls: Option<Acceptor>,
-    closing: CancellationToken,
-) -> ReceiverStream<std::io::Result<Accepted>> {
-    let (sender, receiver) = mpsc::channel(BACKLOG);
-    tokio::spawn(async move {
-        while let Some(accepted) = closing.run_until_cancelled(listener.accept()).await {
-            match (accepted, &tls) {
-                (Ok((stream, _)), None) => {
-                    let _ = stream.set_nodelay(true);
-                    let shown = Shown::Nothing;
-                    if sender.send(Ok(Accepted { stream, shown })).await.is_err() {
-                        break;
-                    }
-                }
-                (Ok(_), Some(acceptor)) => match *acceptor {},
-                (Err(why), _) => {
-                    tracing::warn!(%why, "a peer connection could not be accepted; trying again");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            }
+impl Identity {
+    fn new(material: &Material, cluster_id: &str, node_id: &str) -> Result<Identity, Unusable> {
+        let (chain, key) = (material.chain()?, material.key()?);
+        let file = &material.files().cert;
+        if let Some(ours) = chain.first() {
+            let what = "be this node by the certificate in";
+            holder::is_node(ours, cluster_id, node_id)
+                .map_err(|why| Unusable::new(what, file, why))?;
         }
-    });
-    ReceiverStream::new(receiver)
+        let roots = material.roots()?;
+        let roots = roots.ok_or_else(|| Unusable::new("use", file, "no file says who signs"))?;
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(VERSIONS)
+            .expect("ring has cipher suites for TLS 1.3")
+            .with_client_cert_verifier(Only::nodes(material, cluster_id, Arc::clone(&roots))?)
+            .with_single_cert(chain.clone(), key.clone_key())
+            .map_err(|error| material.mismatch(&error))?;
+        server.alpn_protocols = vec![PROTOCOL.to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        let nobody = Dialled {
+            roots: Arc::clone(&roots),
+            cluster_id: cluster_id.to_owned(),
+            node_id: String::new(),
+        };
+        let mut client = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(VERSIONS)
+            .expect("ring has cipher suites for TLS 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(nobody))
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| material.mismatch(&error))?;
+        client.alpn_protocols = vec![PROTOCOL.to_vec()];
+        client.resumption = Resumption::disabled();
+        Ok(Identity {
+            cluster_id: cluster_id.to_owned(),
+            roots,
+            server: Arc::new(server),
+            client,
+        })
+    }
+
+    /// How a connection is accepted.
+    pub(super) fn accepts(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    /// How `node_id` is dialled, and nobody else.
+    pub(super) fn dials(&self, node_id: &str) -> Arc<ClientConfig> {
+        let mut client = self.client.clone();
+        client
+            .dangerous()
+            .set_certificate_verifier(Arc::new(Dialled {
+                roots: Arc::clone(&self.roots),
+                cluster_id: self.cluster_id.clone(),
+                node_id: node_id.to_owned(),
+            }));
+        Arc::new(client)
+    }
+
+    /// What an accepted connection shows, by the certificates of its handshake.
+    pub(super) fn shown(&self, certificates: Option<&[CertificateDer<'_>]>) -> Option<Shown> {
+        let node = holder::node(certificates?.first()?, &self.cluster_id);
+        node.ok().map(Shown::Node)
+    }
+}
+
+/// Takes the certificate of one Node.
+#[derive(Debug)]
+struct Dialled {
+    roots: Arc<RootCertStore>,
+    cluster_id: String,
+    node_id: String,
+}
+
+impl ServerCertVerifier for Dialled {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _host: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::client::verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &self.roots,
+            intermediates,
+            now,
+            algorithms.all,
+        )?;
+        holder::is_node(end_entity, &self.cluster_id, &self.node_id)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let algorithms = provider().signature_verification_algorithms;
+        algorithms.supported_schemes()
+    }
 }

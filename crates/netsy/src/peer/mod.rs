@@ -8,6 +8,7 @@
 mod call;
 mod door;
 pub mod identity;
+mod line;
 mod wire;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use rules::revision::Revision;
 
 pub use call::Peers;
 pub use door::{Answers, serve};
+pub use line::{Acceptor, Connector};
 
 use crate::datafile::Encoded;
 use crate::standing::{Member, Outcome};

@@ -87,9 +87,10 @@ fn heartbeat_wire(heartbeat: &Heartbeat) -> proto::Heartbeat {
 }
 
 fn state_wire(state: &State, members: &[Member]) -> proto::State {
-    let register = state.register.as_ref().map(|register| {
-        serde_json::to_vec(register).expect("plain structs always serialise")
-    });
+    let register = state
+        .register
+        .as_ref()
+        .map(|register| serde_json::to_vec(register).expect("plain structs always serialise"));
     let members = members.iter().cloned().map(|member| proto::Member {
         member_id: member.member_id,
         name: member.name,

@@ -6,6 +6,7 @@ mod contract;
 mod etcd;
 mod fake;
 mod operating;
+mod peer;
 mod seeds;
 mod tidy;
 mod tls;

@@ -7,22 +7,39 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use netsy::admin::certs::{self, Wish};
+use netsy::admin::certs::{self, NodeWish, Wish};
 use netsy::config::Client;
 use netsy::telemetry::Metrics;
-use netsy::tls::Tls;
+use netsy::tls::{Reloading, Unusable, clients};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
+use crate::peer::forge;
+use rcgen::ExtendedKeyUsagePurpose::{self, ClientAuth, ServerAuth};
+
+type Tls = Reloading<ServerConfig>;
+
+fn open(client: &Client) -> Result<Option<Arc<Tls>>, Unusable> {
+    clients::open(client, "prod")
+}
+
 fn make(dir: &Path, cluster_id: &str, hosts: &[&str]) {
+    make_with(dir, cluster_id, hosts, &[]);
+}
+
+fn make_with(dir: &Path, cluster_id: &str, hosts: &[&str], nodes: &[&str]) {
     let wish = Wish {
         dir: dir.to_owned(),
         cluster_id: cluster_id.into(),
+        nodes: nodes
+            .iter()
+            .map(|node| node.parse::<NodeWish>().unwrap())
+            .collect(),
         hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
         clients: Vec::new(),
         days: 30,
@@ -60,7 +77,7 @@ async fn serve(tls: Arc<Tls>) -> SocketAddr {
 
 struct Caller<'a> {
     trusts: &'a Path,
-    shows: Option<&'a Path>,
+    shows: Option<(&'a Path, &'a str)>,
     name: &'static str,
     version: &'static SupportedProtocolVersion,
 }
@@ -79,9 +96,10 @@ impl Caller<'_> {
             .with_root_certificates(roots);
         let mut config = match self.shows {
             None => builder.with_no_client_auth(),
-            Some(dir) => {
-                let cert = CertificateDer::from_pem_file(dir.join("client.crt")).unwrap();
-                let key = PrivateKeyDer::from_pem_file(dir.join("client.key")).unwrap();
+            Some((dir, file)) => {
+                let file = |ending: &str| dir.join(format!("{file}.{ending}"));
+                let cert = CertificateDer::from_pem_file(file("crt")).unwrap();
+                let key = PrivateKeyDer::from_pem_file(file("key")).unwrap();
                 builder.with_client_auth_cert(vec![cert], key).unwrap()
             }
         };
@@ -104,7 +122,7 @@ impl Caller<'_> {
 fn caller<'a>(trusts: &'a Path, shows: Option<&'a Path>) -> Caller<'a> {
     Caller {
         trusts,
-        shows,
+        shows: shows.map(|dir| (dir, "client")),
         name: "localhost",
         version: &rustls::version::TLS13,
     }
@@ -116,7 +134,7 @@ async fn a_client_of_the_cluster_is_let_in_and_one_without_a_certificate_is_not(
     let (ours, foreign) = (dir.path().join("ours"), dir.path().join("foreign"));
     make(&ours, "prod", &["n1.example", "10.1.2.3"]);
     make(&foreign, "test", &[]);
-    let address = serve(Tls::open(&settings(&ours)).unwrap().unwrap()).await;
+    let address = serve(open(&settings(&ours)).unwrap().unwrap()).await;
 
     let (protocol, certificate) = caller(&ours, Some(&ours)).call(address).await.unwrap();
     assert_eq!(protocol.as_deref(), Some(&b"h2"[..]));
@@ -160,7 +178,7 @@ async fn without_the_requirement_a_certificate_is_welcome_but_not_needed() {
         client_cert_required: false,
         ..settings(dir.path())
     };
-    let address = serve(Tls::open(&lax).unwrap().unwrap()).await;
+    let address = serve(open(&lax).unwrap().unwrap()).await;
     assert!(caller(dir.path(), None).call(address).await.is_ok());
     assert!(
         caller(dir.path(), Some(dir.path()))
@@ -168,6 +186,50 @@ async fn without_the_requirement_a_certificate_is_welcome_but_not_needed() {
             .await
             .is_ok()
     );
+}
+
+#[tokio::test]
+async fn whom_a_certificate_names_decides_even_if_the_authority_is_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let ours = dir.path();
+    make_with(ours, "prod", &["n1.example"], &["node-1"]);
+    let both: &[ExtendedKeyUsagePurpose] = &[ClientAuth, ServerAuth];
+    let strangers: &[(&str, &[&str])] = &[
+        ("elsewhere", &["netsy://test/client/alice"]),
+        ("nobody", &["netsy://prod/client/"]),
+        ("shouting", &["NETSY://prod/peer/node-1"]),
+        (
+            "double",
+            &["netsy://prod/client/alice", "netsy://prod/peer/node-1"],
+        ),
+    ];
+    for (file, uris) in strangers {
+        forge(ours, "prod", file, uris, both);
+    }
+    forge(ours, "prod", "kubeadm", &[], &[ClientAuth]);
+    let spiffe = ["spiffe://prod/ns/kube-system"];
+    forge(ours, "prod", "spiffe", &spiffe, &[ClientAuth]);
+    for required in [true, false] {
+        let client = Client {
+            client_cert_required: required,
+            ..settings(ours)
+        };
+        let address = serve(open(&client).unwrap().unwrap()).await;
+        let shows = async |file: &str| {
+            let caller = Caller {
+                shows: Some((ours, file)),
+                ..caller(ours, None)
+            };
+            caller.call(address).await
+        };
+        for file in ["client", "kubeadm", "spiffe"] {
+            assert!(shows(file).await.is_ok(), "{file}");
+        }
+        let strangers = strangers.iter().map(|(file, _)| *file);
+        for file in strangers.chain(["peer-node-1", "server"]) {
+            assert!(shows(file).await.is_err(), "{file}");
+        }
+    }
 }
 
 #[test]
@@ -185,7 +247,7 @@ async fn new_files_are_taken_while_running_and_broken_ones_are_not() {
     let (used, fresh) = (dir.path().join("used"), dir.path().join("fresh"));
     make(&used, "prod", &[]);
     make(&fresh, "prod", &[]);
-    let tls = Tls::open(&settings(&used)).unwrap().unwrap();
+    let tls = open(&settings(&used)).unwrap().unwrap();
     let address = serve(Arc::clone(&tls)).await;
     let metrics = Metrics::new("prod", "n1", |_| {});
     let closing = CancellationToken::new();
@@ -232,36 +294,36 @@ async fn new_files_are_taken_while_running_and_broken_ones_are_not() {
 fn what_is_wrong_with_a_file_is_said_with_its_name() {
     let dir = tempfile::tempdir().unwrap();
     make(dir.path(), "prod", &[]);
-    let open = |change: &dyn Fn(&mut Client)| {
+    let broken = |change: &dyn Fn(&mut Client)| {
         let mut client = settings(dir.path());
         change(&mut client);
-        Tls::open(&client).unwrap_err().to_string()
+        open(&client).unwrap_err().to_string()
     };
     let path = |name: &str| dir.path().join(name);
     std::fs::write(path("empty"), "").unwrap();
     let cases = [
         (
-            open(&|client| client.cert_file = Some(path("gone"))),
+            broken(&|client| client.cert_file = Some(path("gone"))),
             "read `",
             "gone`: No such file",
         ),
         (
-            open(&|client| client.cert_file = Some(path("empty"))),
+            broken(&|client| client.cert_file = Some(path("empty"))),
             "read certificates from `",
             "empty`: it holds none in PEM form",
         ),
         (
-            open(&|client| client.key_file = Some(path("server.crt"))),
+            broken(&|client| client.key_file = Some(path("server.crt"))),
             "read a private key from `",
             "server.crt`: ",
         ),
         (
-            open(&|client| client.key_file = Some(path("client.key"))),
+            broken(&|client| client.key_file = Some(path("client.key"))),
             "use the private key with the certificate in `",
             "server.crt`: ",
         ),
         (
-            open(&|client| client.ca_file = Some(path("empty"))),
+            broken(&|client| client.ca_file = Some(path("empty"))),
             "read certificates from `",
             "empty`: it holds none in PEM form",
         ),
@@ -269,5 +331,5 @@ fn what_is_wrong_with_a_file_is_said_with_its_name() {
     for (said, begin, end) in cases {
         assert!(said.starts_with(begin) && said.contains(end), "{said}");
     }
-    assert!(Tls::open(&Client::default()).unwrap().is_none());
+    assert!(open(&Client::default()).unwrap().is_none());
 }

@@ -31,7 +31,12 @@ pub(super) struct Appointing {
 }
 
 /// A Node that could be named. The greatest is.
-type Candidate<'a> = ((Epoch, Revision), bool, core::cmp::Reverse<u64>, &'a Identity);
+type Candidate<'a> = (
+    (Epoch, Revision),
+    bool,
+    core::cmp::Reverse<u64>,
+    &'a Identity,
+);
 
 impl Elector {
     /// A voter's promise came in.
@@ -154,7 +159,8 @@ impl Elector {
             }
         });
         // A new process on the same disk: the old one is dead.
-        if sign.is_some_and(|sign| sign.from.is_same_disk(primary) && sign.from.boot != primary.boot)
+        if sign
+            .is_some_and(|sign| sign.from.is_same_disk(primary) && sign.from.boot != primary.boot)
         {
             return 0;
         }
@@ -170,7 +176,10 @@ impl Elector {
     /// anybody could be named.
     fn is_asked(&self, now: Moment) -> bool {
         let mut fresh = self.signs.values().filter(|sign| self.is_fresh(now, sign));
-        let Some(register) = self.register().filter(|register| !register.voters.is_empty()) else {
+        let Some(register) = self
+            .register()
+            .filter(|register| !register.voters.is_empty())
+        else {
             return fresh.any(|sign| sign.heartbeat.eligible);
         };
         let needed = promises_needed(register.voters.len(), register.quorum);
@@ -181,12 +190,7 @@ impl Elector {
     }
 
     /// Names the best of those who promised, or, without voters, of those who could.
-    fn name(
-        &mut self,
-        now: Moment,
-        mark: &mut dyn FnMut() -> String,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn name(&mut self, now: Moment, mark: &mut dyn FnMut() -> String, effects: &mut Vec<Effect>) {
         let (Some(appointing), Some(held)) = (&mut self.appointing, &self.register) else {
             return;
         };
@@ -222,9 +226,18 @@ impl Elector {
         let fresh = self.signs.values().filter(|sign| self.is_fresh(now, sign));
         fresh
             .filter(|sign| sign.heartbeat.eligible)
-            .map(|Sign { from, heartbeat, .. }| {
-                (heartbeat.newest, true, core::cmp::Reverse(heartbeat.up), from)
-            })
+            .map(
+                |Sign {
+                     from, heartbeat, ..
+                 }| {
+                    (
+                        heartbeat.newest,
+                        true,
+                        core::cmp::Reverse(heartbeat.up),
+                        from,
+                    )
+                },
+            )
             .collect()
     }
 

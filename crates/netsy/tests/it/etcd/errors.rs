@@ -325,6 +325,11 @@ async fn whoever_insists_on_a_leader_is_refused_without_one() {
     let refused = kv.range_stream(insisting(get("a"))).await.unwrap_err();
     assert_told(&refused, Code::Unavailable, "etcdserver: no leader");
     assert!(kv.range(get("a")).await.is_ok());
+    // Until it is loaded it may be that there is a Primary: `no leader` would make watches hammer at the door.
+    node.change(|standing| standing.health = HealthState::Loading);
+    let refused = kv.range_stream(insisting(get("a"))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("loading"), "{refused}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! The judge is always the same: a Node that starts on an empty disk afterwards, and the chain of Chunks.
 
 mod closing;
+mod cluster;
 mod compaction;
 mod damage;
 mod disk;

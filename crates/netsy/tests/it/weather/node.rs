@@ -92,6 +92,16 @@ impl Place {
         Setup { config, sky }
     }
 
+    /// A Node of a cluster: others reach it, and it reaches them.
+    pub(crate) fn member(&self, name: &str) -> Setup {
+        self.node(name).with(|config| {
+            config.peer.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+            config.elector.heartbeat_interval = Duration::from_millis(50);
+            config.elector.primary_timeout = Duration::from_millis(400);
+            config.replication.upload_age = Duration::from_millis(200);
+        })
+    }
+
     /// A Node on an empty disk that has restored everything: the judge's.
     pub(crate) async fn judge(&self, name: &str) -> Running {
         let disk = format!("judge-{}", rand());
@@ -142,11 +152,15 @@ impl Setup {
                 let health = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let at = (clients.local_addr().unwrap(), health.local_addr().unwrap());
                 let _ = addresses.send(at);
+                let peers = match config.peer.listen {
+                    Some(address) => Some(TcpListener::bind(address).await.unwrap()),
+                    None => None,
+                };
                 let world = World {
                     bucket: Some(bucket),
                     clients,
                     health,
-                    peers: None,
+                    peers,
                     greets: false,
                 };
                 run_in(config, world, token).await

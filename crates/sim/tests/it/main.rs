@@ -1,0 +1,4 @@
+//! All integration tests of `sim`, in one binary.
+
+mod explore;
+mod smoke;
