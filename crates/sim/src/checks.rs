@@ -21,6 +21,8 @@ pub struct Checks {
     shown: BTreeMap<usize, Revision>,
     /// The one Primary of each epoch.
     primaries: BTreeMap<Epoch, String>,
+    /// How often a floor rose.
+    pub(crate) floors: u64,
     chain_end: Revision,
     chain_epoch: Epoch,
 }
@@ -30,6 +32,12 @@ impl Checks {
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.0
+    }
+
+    /// How often a floor rose.
+    #[must_use]
+    pub fn floors(&self) -> u64 {
+        self.floors
     }
 
     /// Claims 1, 2 and 4: at most one content per Revision is ever visible; committed only rises.

@@ -42,7 +42,7 @@ impl World {
             Some(&record),
             "node {index} raises its floor to {floor} by a record that is not in the bucket"
         );
-        self.floors += 1;
+        self.checks.floors += 1;
     }
 
     /// What a Replica is sent must still be there.
@@ -54,11 +54,5 @@ impl World {
             "node {index} sends records from {} on, and its floor is {floor}",
             after.next()
         );
-    }
-
-    /// How often a floor rose.
-    #[must_use]
-    pub fn floors(&self) -> u64 {
-        self.floors
     }
 }

@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use rules::chain::Log;
+use rules::compaction::Compactions;
 use rules::node::Node;
 use rules::record::{Kind, Record};
 use rules::revision::{Epoch, Revision};
@@ -26,7 +28,19 @@ impl Disk {
             .map_or(Revision::ZERO, |record| record.revision)
     }
 
-    pub(crate) fn epochs(&self) -> Vec<(Epoch, Revision)> {
+    /// What a process that starts knows of it.
+    pub(crate) fn log(&self) -> Log {
+        Log {
+            last: self.last(),
+            appended: self.last(),
+            durable: self.durable,
+            committed: self.durable,
+            epochs: self.epochs(),
+            compactions: Compactions::of(&self.records),
+        }
+    }
+
+    fn epochs(&self) -> Vec<(Epoch, Revision)> {
         let opening = self
             .records
             .iter()

@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use rules::chain::{Found, Log, first_difference};
-use rules::compaction::Compactions;
+use rules::chain::{Found, first_difference};
 use rules::message::Message;
 use rules::node::Node;
 use rules::primary::Tenure;
@@ -81,8 +80,6 @@ pub struct World {
     traced: bool,
     /// The highest start each disk has registered.
     registered: BTreeMap<(usize, u64), u64>,
-    /// How often a floor rose.
-    pub(crate) floors: u64,
 }
 
 impl World {
@@ -106,7 +103,6 @@ impl World {
             written: 0,
             traced: false,
             registered: BTreeMap::new(),
-            floors: 0,
         };
         for index in 0..count {
             let at = world.random.between(1, 3_000);
@@ -327,14 +323,7 @@ impl World {
             boot: format!("{seed:x}"),
         };
         let durable = node.disk.durable;
-        let log = Log {
-            last: node.disk.last(),
-            appended: node.disk.last(),
-            durable,
-            committed: durable,
-            epochs: node.disk.epochs(),
-            compactions: Compactions::of(&node.disk.records),
-        };
+        let log = node.disk.log();
         node.log = node.disk.records.clone();
         node.shown = durable;
         node.recount();

@@ -24,6 +24,8 @@ const SAMPLES: u64 = 32;
 const WORTH: u64 = 10;
 /// How long to wait after the disk refused, milliseconds.
 const AGAIN: u64 = 1_000;
+/// How long a Replica that cannot believe the chain waits for its Primary's welcome, milliseconds.
+const WELCOME_WITHIN: u64 = 30_000;
 /// How long the disk may take to hold what the bucket does, before it is asked again.
 const NOT_YET: Duration = Duration::from_millis(20);
 
@@ -54,6 +56,8 @@ pub(super) struct Compaction {
     /// Whether a Snapshot that is due goes before the next deletions.
     gives_way: bool,
     again_at: u64,
+    /// Since when this Node is neither Primary nor hears one.
+    alone_since: Option<u64>,
     stop: CancellationToken,
     _stops_with_the_loop: DropGuard,
 }
@@ -71,6 +75,7 @@ impl Compaction {
             running: false,
             gives_way: false,
             again_at: 0,
+            alone_since: None,
             _stops_with_the_loop: stop.clone().drop_guard(),
             stop,
         }
@@ -79,6 +84,11 @@ impl Compaction {
     /// Whether a Snapshot has to wait for what is being deleted, or is about to be.
     pub(super) fn is_in_the_way(&self) -> bool {
         self.running || (self.floor > self.pruned && !self.gives_way)
+    }
+
+    /// Whether waiting for a Primary has lasted long enough: it may never welcome this Node's log.
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.alone_since.is_some_and(|since| now() >= since + WELCOME_WITHIN)
     }
 
     /// A Snapshot had its turn.
@@ -134,6 +144,12 @@ impl Driver {
     /// What time brings: the Primary may raise the floor, and everybody deletes below it.
     pub(super) fn tend_compaction(&mut self) {
         self.compaction.sample(now(), self.node.log().committed);
+        let alone = self.node.tenure() == Tenure::None && self.node.hears(now()).is_none();
+        if !alone {
+            self.compaction.alone_since = None;
+        } else if self.compaction.alone_since.is_none() {
+            self.compaction.alone_since = Some(now());
+        }
         self.raise_floor();
         self.prune();
     }

@@ -257,7 +257,9 @@ impl Driver {
     fn read_slot(&self, slot: Revision, confirm: bool) {
         let store = self.store.clone();
         // A Replica need not start again for it: its Primary knows what is true.
-        let can_wait = self.peers.is_some() && self.node.tenure() == Tenure::None;
+        // Unless that has compacted what we would need of it, and does not welcome us any more.
+        let waits = self.peers.is_some() && self.node.tenure() == Tenure::None;
+        let can_wait = waits && !self.compaction.is_left_behind();
         self.spawn(|bucket| async move {
             match bucket.get_chunk(slot).await {
                 Ok(Some(chunk)) => match may_be_late(&bucket, slot, &chunk).await {

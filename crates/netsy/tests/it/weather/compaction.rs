@@ -259,3 +259,109 @@ async fn a_full_store_refuses_puts_and_lets_deletes_through() {
     until("there is room again", || async { node.kv().txn(fill(0)).await.is_ok() }).await;
     node.kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_of_a_cluster_has_the_same_floor_and_the_next_primary_raises_it() {
+    let place = Place::new();
+    let mut nodes = Vec::new();
+    for name in ["one", "two", "three"] {
+        nodes.push(compacting(place.member(name)).start().await);
+    }
+    for node in &nodes {
+        node.healthy().await;
+    }
+    let last = update(&nodes[2].kv(), 20, 10).await;
+    until_floor(&nodes[0], last).await;
+    for node in &nodes {
+        until("the floor is everywhere", || async { floor(node).await >= last }).await;
+    }
+    let leader = nodes[0].status().await.leader;
+    let mut primary = 0;
+    for (index, node) in nodes.iter().enumerate() {
+        let status = node.status().await;
+        if status.header.unwrap().member_id == leader {
+            primary = index;
+        }
+    }
+    nodes.remove(primary).kill().await;
+    let last = update(&nodes[0].kv(), 20, 10).await;
+    until_floor(&nodes[0], last).await;
+    let newest = newest(&nodes[0]).await;
+    for node in &nodes {
+        until("the floor is everywhere", || async { floor(node).await >= last }).await;
+        is_compacted(node, &newest).await;
+    }
+    for node in nodes {
+        node.kill().await;
+    }
+}
+
+/// A number from the environment.
+fn given(name: &str, otherwise: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+/// Many updates of few keys end with a small file: within twice what is live and retained. As it stands, half an
+/// hour and a few GiB of disk:
+///
+/// `cargo test --release -p netsy --test it -- --ignored --nocapture ten_million`
+///
+/// `UPDATES`, `KEYS` and `RETENTION` (seconds) scale it down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn ten_million_updates_of_ten_thousand_keys_end_with_a_small_file() {
+    let (updates, keys) = (given("UPDATES", 10_000_000), given("KEYS", 10_000));
+    let retention = given("RETENTION", 600);
+    let place = Place::on_files();
+    let setup = place.node("one").with(|config| {
+        config.elector.timeout = Duration::from_secs(6);
+        config.compaction.retention = Some(Duration::from_secs(retention));
+        config.compaction.revisions = keys;
+        config.compaction.interval = Duration::from_secs(retention.div_ceil(20));
+        config.snapshots.records = Some(updates / 20);
+        config.limits.drain_timeout = Duration::from_secs(20);
+        config.snapshots.retention = Duration::ZERO;
+    });
+    let node = setup.start().await;
+    node.healthy().await;
+    let value = "v".repeat(512);
+    let began = Instant::now();
+    let next = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let writers = (0..64).map(|_| {
+        let (kv, next, value) = (node.kv(), next.clone(), value.clone());
+        tokio::spawn(async move {
+            loop {
+                let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if number >= updates {
+                    return;
+                }
+                write(&kv, put(&format!("key-{:08}", number % keys), &value)).await;
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    let file = place.disk("one").join("netsy.db");
+    let mut looks = 0;
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) || looks < 3 {
+        tokio::time::sleep(Duration::from_secs(retention.div_ceil(4))).await;
+        let status = node.status().await;
+        let last = status.header.unwrap().revision;
+        let kept = last - floor(&node).await + keys as i64;
+        let size = std::fs::metadata(&file).unwrap().len();
+        println!(
+            "{:>5} s: revision {last}, live and retained {kept} of about 640 bytes, file {} MiB, in use {} MiB",
+            began.elapsed().as_secs(),
+            size >> 20,
+            status.db_size_in_use >> 20
+        );
+        looks += u64::from(writers.iter().all(tokio::task::JoinHandle::is_finished)) as usize;
+    }
+    let last = node.status().await.header.unwrap().revision;
+    let kept = (last - floor(&node).await) as u64 + keys;
+    node.stop().await.unwrap();
+    let size = std::fs::metadata(&file).unwrap().len();
+    let wanted = kept * 640;
+    println!("at the end {kept} records live and retained, {size} bytes, {wanted} expected at the least");
+    assert!(size <= 2 * wanted + (1 << 20), "{size} bytes for {wanted}");
+}
