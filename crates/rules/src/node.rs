@@ -288,7 +288,7 @@ impl Node {
             }
             Input::Close => self.closing = true,
         }
-        self.advance(now, created_at, &mut effects);
+        self.advance(now, created_at, moves_data, &mut effects);
         // The Elector has nothing to learn from Records on their way: time will tell it soon enough.
         if !moves_data || self.tenure != before {
             self.tend_elector(now, &mut effects);
@@ -309,18 +309,27 @@ impl Node {
     }
 
     /// Everything that follows from the state as it now is.
-    fn advance(&mut self, now: Moment, created_at: i64, effects: &mut Vec<Effect>) {
+    fn advance(
+        &mut self,
+        now: Moment,
+        created_at: i64,
+        moves_data: bool,
+        effects: &mut Vec<Effect>,
+    ) {
         self.tend_following(now, effects);
         self.commit(now, effects);
         self.raise_floor(effects);
         self.send_receipt(effects);
         self.go_on(now, created_at, effects);
-        self.tend_voters(now, effects);
+        if !moves_data || self.change.is_some() {
+            self.tend_voters(now, effects);
+        }
         self.close(now, effects);
         self.follow(now, effects);
     }
 
-    /// Raises committed: by the bucket path, what the chain and the own disk both hold. By the quorum path, what enough voters hold; on a Replica, what its stream says is committed.
+    /// Raises committed: by the bucket path, what the chain and the own disk both hold; by the quorum path, what
+    /// enough voters hold; on a Replica, what its stream says is committed.
     fn commit(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let told = match self.tenure {
             Tenure::None => self.told_committed(),
