@@ -123,12 +123,8 @@ impl Cluster {
     /// Waits until every Node answers a linearizable read.
     pub(crate) async fn ready(&mut self, patience: Duration) -> Result<()> {
         for node in &mut self.nodes {
-            let name = node.member.name.clone();
-            let server = node
-                .server
-                .as_mut()
-                .context("a Node that was not started")?;
-            server.ready(patience).await.context(name)?;
+            let ready = node.ready(patience).await;
+            ready.with_context(|| node.member.name.clone())?;
         }
         Ok(())
     }
@@ -187,6 +183,17 @@ impl Node {
         let server = Server::spawn(&self.kind, &self.member.dir, self.member.port)?;
         self.server = Some(server);
         Ok(())
+    }
+
+    /// Waits until it answers a linearizable read.
+    pub(crate) async fn ready(&mut self, patience: Duration) -> Result<()> {
+        let server = self.server.as_mut().context("it was not started")?;
+        server.ready(patience).await
+    }
+
+    /// The last line it printed.
+    pub(crate) fn last_words(&self) -> String {
+        self.log().lines().last().unwrap_or_default().to_owned()
     }
 
     /// `kill -9`, paused or not; gone when this returns.

@@ -127,14 +127,16 @@ impl Log {
         } = read;
         if *header > self.end {
             return Some(format!(
-                "node {node} answered a {what} as of {header}, and the log ends at {}",
+                "node-{} answered a {what} as of {header}, and the log ends at {}",
+                node + 1,
                 self.end
             ));
         }
         let expected = self.at(&read.key, *header);
         (expected != read.found).then(|| {
             format!(
-                "node {node} answered a {what} of `{key}` as of {header} with {:?}, the log says {expected:?}",
+                "node-{} answered a {what} of `{key}` as of {header} with {:?}, the log says {expected:?}",
+                node + 1,
                 read.found
             )
         })

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use tokio::task::JoinHandle;
 
@@ -75,6 +75,9 @@ pub(crate) struct Storm {
     /// A Snapshot after this many Records.
     #[arg(long, default_value_t = 5000)]
     snapshot: u64,
+    /// Go on after a violation, to see what else there is; the run fails all the same.
+    #[arg(long)]
+    go_on: bool,
     /// Falsify an answer now and then, on this side: the run must fail.
     #[arg(long)]
     sabotage: bool,
@@ -95,6 +98,8 @@ struct Trial {
     shared: Arc<Shared>,
     log: Log,
     chain: Chain,
+    /// Violations so far, where the run goes on.
+    found: usize,
 }
 
 impl Storm {
@@ -168,6 +173,7 @@ impl Trial {
             shared,
             log: Log::default(),
             chain: Chain::default(),
+            found: 0,
         })
     }
 
@@ -206,12 +212,7 @@ impl Trial {
         );
         nemesis.rage(span).await?;
         let calm = Instant::now();
-        let patience = Duration::from_secs(self.options.patience);
-        if let Err(error) = self.cluster.ready(patience).await {
-            let roles = self.cluster.roles().await;
-            self.judge("while it was under way", self.shared.violations())?;
-            return Err(error.context(format!("it did not come back in {patience:?}; {roles:?}")));
-        }
+        self.come_back().await?;
         let back = calm.elapsed();
         self.shared.over.store(true, Ordering::SeqCst);
         for client in clients.0 {
@@ -234,6 +235,31 @@ impl Trial {
             back.as_millis()
         );
         println!("  {}", self.counted());
+        Ok(())
+    }
+
+    /// Waits until every Node answers. One that ends by itself meanwhile is a violation, and started again.
+    async fn come_back(&mut self) -> Result<()> {
+        let patience = Duration::from_secs(self.options.patience);
+        let deadline = Instant::now() + patience;
+        for index in 0..self.options.nodes {
+            let node = &mut self.cluster.nodes[index];
+            while let Err(error) = node.ready(deadline - Instant::now()).await {
+                let name = node.member.name.clone();
+                if node.ended().is_none() || Instant::now() > deadline {
+                    let error = error.context(format!("{name} did not come back in {patience:?}"));
+                    let roles = self.cluster.roles().await;
+                    self.judge("while it was under way", self.shared.violations())?;
+                    return Err(error.context(format!("{roles:?}")));
+                }
+                self.shared
+                    .accuse(format!("{name} ended by itself: {}", node.last_words()));
+                node.kill();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                node.start()?;
+                self.network.process(index, node.pid());
+            }
+        }
         Ok(())
     }
 
@@ -288,7 +314,7 @@ impl Trial {
     }
 
     /// Every Node must have the same log and the same state.
-    async fn compare_nodes(&self, end: i64) -> Result<()> {
+    async fn compare_nodes(&mut self, end: i64) -> Result<()> {
         let start = (end - 20_000).max(1);
         let mut violations = Vec::new();
         for node in &self.cluster.nodes {
@@ -335,6 +361,7 @@ impl Trial {
             }
         });
         self.judge("in the bucket, all Nodes stopped", violations)?;
+        ensure!(self.found == 0, "{} violations, see above", self.found);
         println!(
             "no violation: every promise was kept; the chain to {} in {} Chunks is whole",
             self.chain.end,
@@ -343,17 +370,20 @@ impl Trial {
         Ok(())
     }
 
-    fn judge(&self, when: &str, violations: Vec<Violation>) -> Result<()> {
+    fn judge(&mut self, when: &str, violations: Vec<Violation>) -> Result<()> {
         if violations.is_empty() {
             return Ok(());
         }
         let shown: Vec<&str> = violations.iter().take(12).map(String::as_str).collect();
-        bail!(
-            "{} violations {when}:\n  {}\n{}",
+        let told = format!(
+            "{} violations {when}:\n  {}",
             violations.len(),
-            shown.join("\n  "),
-            self.counted()
+            shown.join("\n  ")
         );
+        ensure!(self.options.go_on, "{told}\n{}", self.counted());
+        println!("{told}");
+        self.found += violations.len();
+        Ok(())
     }
 
     /// Operations so far.

@@ -5,6 +5,8 @@
 //! they hold, would be gone. Whatever ends without its doing is a violation.
 
 use std::collections::{BTreeMap, HashSet};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -16,6 +18,9 @@ use crate::network::{BUCKET, Network};
 
 /// How long a Node that was told to stop may take.
 const STOPPING: Duration = Duration::from_secs(90);
+
+/// A Node that was started so recently may end at once when it is told to stop.
+const YOUNG: Duration = Duration::from_secs(5);
 
 /// Between two deleted disks; what was written before the first is in the bucket by then.
 const BETWEEN_DISKS: Duration = Duration::from_secs(4);
@@ -55,6 +60,7 @@ pub(super) struct Nemesis<'a> {
     dice: Dice,
     arsenal: Arsenal,
     states: Vec<State>,
+    started: Vec<Instant>,
     cuts: Vec<(Instant, Vec<(usize, usize)>)>,
     /// Disks that are gone.
     gone: HashSet<String>,
@@ -72,7 +78,8 @@ impl<'a> Nemesis<'a> {
         dice: Dice,
         arsenal: Arsenal,
     ) -> Nemesis<'a> {
-        let states = vec![State::Up; cluster.nodes.len()];
+        let nodes = cluster.nodes.len();
+        let states = vec![State::Up; nodes];
         Nemesis {
             cluster,
             network,
@@ -80,6 +87,7 @@ impl<'a> Nemesis<'a> {
             dice,
             arsenal,
             states,
+            started: vec![Instant::now(); nodes],
             cuts: Vec::new(),
             gone: HashSet::new(),
             wiped: None,
@@ -132,11 +140,13 @@ impl<'a> Nemesis<'a> {
             match self.states[index] {
                 State::Up => {
                     if let Some(status) = node.ended() {
-                        let name = &node.member.name;
+                        let (name, why) = (&node.member.name, node.last_words());
                         self.shared
-                            .accuse(format!("{name} ended by itself with {status}"));
+                            .accuse(format!("{name} ended by itself with {status}: {why}"));
                         node.kill();
-                        self.states[index] = State::Down { until: now };
+                        // Once told, it is given time: one that cannot start would be all we hear of.
+                        let until = now + Duration::from_secs(2);
+                        self.states[index] = State::Down { until };
                     }
                 }
                 State::Paused { until } if now >= until => {
@@ -145,13 +155,19 @@ impl<'a> Nemesis<'a> {
                 }
                 State::Down { until } if now >= until => {
                     node.start()?;
+                    self.started[index] = now;
                     self.network.process(index, node.pid());
                     self.states[index] = State::Up;
                 }
                 State::Stopping { since, rest } => {
                     let name = node.member.name.clone();
                     let ended = node.ended();
-                    if let Some(status) = ended.filter(|status| !status.success()) {
+                    // One that was only just started may not have been listening yet.
+                    let young = self.started[index] + YOUNG > since;
+                    let fine = |status: &ExitStatus| {
+                        status.success() || young && status.signal() == Some(15)
+                    };
+                    if let Some(status) = ended.filter(|status| !fine(status)) {
                         self.shared
                             .accuse(format!("SIGTERM ended {name} with {status}"));
                     }

@@ -128,8 +128,9 @@ impl Shared {
         if shown.disk == before.shown.disk {
             if revision < before.shown.revision {
                 self.accuse(format!(
-                    "node {} answered a {what} as of {revision}, and had shown {} before",
-                    before.node, before.shown.revision
+                    "node-{} answered a {what} as of {revision}, and had shown {} before",
+                    before.node + 1,
+                    before.shown.revision
                 ));
             }
             shown.revision = shown.revision.max(revision);
@@ -142,8 +143,9 @@ impl Shared {
     pub(super) fn fresh(&self, before: &Before, revision: i64, what: &str) {
         if revision < before.known {
             self.accuse(format!(
-                "node {} answered a {what} as of {revision}, and {} was known before it was asked",
-                before.node, before.known
+                "node-{} answered a {what} as of {revision}, and {} was known before it was asked",
+                before.node + 1,
+                before.known
             ));
         }
         self.known.fetch_max(revision, Ordering::SeqCst);

@@ -32,7 +32,11 @@ pub(super) fn watchers(
             shared: shared.clone(),
             dice: Dice::new(dice.next()),
             seen: Seen {
-                name: format!("the watch {node}{}", if moves { " that moves" } else { "" }),
+                name: format!(
+                    "the watch {}{}",
+                    node + 1,
+                    if moves { " that moves" } else { "" }
+                ),
                 start,
                 through: start - 1,
                 events: Vec::new(),
