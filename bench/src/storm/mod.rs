@@ -33,6 +33,9 @@ use history::Log;
 use nemesis::{Arsenal, Nemesis};
 use shared::{GROUP, Shared};
 
+/// Clients at work.
+type Tasks = Vec<JoinHandle<()>>;
+
 /// Put a cluster under every fault at once; it must keep every promise.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Storm {
@@ -264,7 +267,7 @@ impl Trial {
     }
 
     /// Starts clients and watches.
-    fn clients(&mut self) -> Result<(Vec<JoinHandle<()>>, Vec<JoinHandle<()>>)> {
+    fn clients(&mut self) -> Result<(Tasks, Tasks)> {
         self.shared.over.store(false, Ordering::SeqCst);
         self.shared.goal.store(0, Ordering::SeqCst);
         let mut connections: Vec<Vec<Client>> = Vec::new();
