@@ -54,7 +54,11 @@ impl Compactions {
     /// Lets take effect what is committed and durable up to `upto`. The floor, if that raised it.
     pub fn settle(&mut self, upto: Revision) -> Option<Revision> {
         let settled = self.pending.partition_point(|(record, _)| *record <= upto);
-        let highest = self.pending.drain(..settled).map(|(_, floor)| floor).max()?;
+        let highest = self
+            .pending
+            .drain(..settled)
+            .map(|(_, floor)| floor)
+            .max()?;
         let rises = highest > self.floor;
         self.floor = self.floor.max(highest);
         rises.then_some(self.floor)
@@ -122,8 +126,7 @@ impl Node {
             return None;
         }
         let leader_id = self.leader_id.clone();
-        let record =
-            Record::compaction(floor, self.log.last.next(), epoch, leader_id, created_at);
+        let record = Record::compaction(floor, self.log.last.next(), epoch, leader_id, created_at);
         self.log.push(&record);
         Some(record)
     }
@@ -143,7 +146,13 @@ mod tests {
     use crate::chain::Log;
 
     fn compaction(revision: u64, floor: u64) -> Record {
-        Record::compaction(Revision(floor), Revision(revision), Epoch(1), "one".into(), 0)
+        Record::compaction(
+            Revision(floor),
+            Revision(revision),
+            Epoch(1),
+            "one".into(),
+            0,
+        )
     }
 
     /// A log of `last` Records, the first of which opens the epoch.
@@ -153,9 +162,7 @@ mod tests {
             let floor = compactions.iter().find(|(record, _)| *record == revision);
             let record = match floor {
                 Some((_, floor)) => compaction(revision, *floor),
-                None if revision == 1 => {
-                    Record::opening(Epoch(1), Revision(1), "one".into(), 0)
-                }
+                None if revision == 1 => Record::opening(Epoch(1), Revision(1), "one".into(), 0),
                 None => Record {
                     kind: Kind::Write,
                     ..Record::opening(Epoch(1), Revision(revision), "one".into(), 0)
@@ -177,7 +184,10 @@ mod tests {
         assert_eq!(compactions.settle(Revision(14)), None);
         assert_eq!(compactions.settle(Revision(20)), Some(Revision(12)));
         assert_eq!(compactions.settle(Revision(20)), None);
-        assert_eq!((compactions.floor(), compactions.newest()), (Revision(12), Revision(12)));
+        assert_eq!(
+            (compactions.floor(), compactions.newest()),
+            (Revision(12), Revision(12))
+        );
     }
 
     #[test]
@@ -187,7 +197,11 @@ mod tests {
         assert_eq!(log.compactions.newest(), Revision(5));
         assert_eq!(log.compactions.settle(Revision(20)), Some(Revision(5)));
         log.truncate(Revision(9));
-        assert_eq!(log.compactions.floor(), Revision(5), "what took effect stays");
+        assert_eq!(
+            log.compactions.floor(),
+            Revision(5),
+            "what took effect stays"
+        );
     }
 
     #[test]

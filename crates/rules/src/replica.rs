@@ -49,7 +49,9 @@ impl Node {
 
     /// Whether the Primary this Node wants to follow has not answered its Hello.
     pub(crate) fn is_unwelcome(&self) -> bool {
-        self.following.as_ref().is_some_and(|following| !following.welcomed)
+        self.following
+            .as_ref()
+            .is_some_and(|following| !following.welcomed)
     }
 
     /// The Primary's name and epoch, as far as this Node knows: itself, or whom it follows.

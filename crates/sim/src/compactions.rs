@@ -29,9 +29,9 @@ impl World {
     pub(crate) fn floor_rose(&mut self, index: usize, floor: Revision) {
         let node = &self.nodes[index];
         let shown = &node.log[..node.shown.0 as usize];
-        let mut says = shown.iter().filter(|record| {
-            record.kind == Kind::Compaction && record.prev_revision == floor
-        });
+        let mut says = shown
+            .iter()
+            .filter(|record| record.kind == Kind::Compaction && record.prev_revision == floor);
         let record = says.next().unwrap_or_else(|| {
             panic!("node {index} raises its floor to {floor}, and no record it has shown says so")
         });

@@ -88,7 +88,8 @@ impl Compaction {
 
     /// Whether waiting for a Primary has lasted long enough: it may never welcome this Node's log.
     pub(super) fn is_left_behind(&self) -> bool {
-        self.alone_since.is_some_and(|since| now() >= since + WELCOME_WITHIN)
+        self.alone_since
+            .is_some_and(|since| now() >= since + WELCOME_WITHIN)
     }
 
     /// A Snapshot had its turn.
@@ -197,7 +198,9 @@ impl Driver {
     /// The newest Revision in `[low, high]` that is older than `retention` by the clocks of those who
     /// assigned it: after a start, until this life has lasted that long. 0 if there is none.
     fn born_before(&self, low: Revision, high: Revision, retention: u64) -> Revision {
-        let nanoseconds = i64::try_from(retention).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        let nanoseconds = i64::try_from(retention)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1_000_000);
         let moment = wall_clock().saturating_sub(nanoseconds);
         let (mut old, mut young) = (low.0, high.0 + 1);
         while old + 1 < young {
@@ -211,7 +214,11 @@ impl Driver {
                 }
             }
         }
-        if old == low.0 { Revision::ZERO } else { Revision(old) }
+        if old == low.0 {
+            Revision::ZERO
+        } else {
+            Revision(old)
+        }
     }
 
     /// Begins to delete below the floor, when nothing stands against it.
@@ -220,8 +227,8 @@ impl Driver {
         let Compaction { floor, pruned, .. } = *compaction;
         let idle = floor > pruned && !compaction.running && now() >= compaction.again_at;
         let active = matches!(self.node.tenure(), Tenure::Active(_));
-        let gives_way = compaction.gives_way && active && self.snapshots.is_due();
-        if !idle || gives_way || self.snapshots.is_running() || self.disk_failed {
+        let gives_way = compaction.gives_way && active && self.snapshots.may_begin();
+        if !idle || gives_way || self.snapshots.is_reading() || self.disk_failed {
             return;
         }
         self.compaction.running = true;
@@ -276,7 +283,11 @@ fn prune_to(
         }
         std::thread::sleep(began.elapsed());
     }
-    if stop.is_cancelled() { Err(Failure::Closed) } else { Ok(()) }
+    if stop.is_cancelled() {
+        Err(Failure::Closed)
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -297,7 +308,11 @@ mod tests {
         for moment in 0..10_000 {
             compaction.sample(moment, Revision(moment));
         }
-        assert!(compaction.ages.len() <= SAMPLES as usize + 3, "{}", compaction.ages.len());
+        assert!(
+            compaction.ages.len() <= SAMPLES as usize + 3,
+            "{}",
+            compaction.ages.len()
+        );
         let old = compaction.committed_at(10_000 - 3_200).unwrap();
         assert!((6_600..=6_800).contains(&old.0), "{old}");
         assert_eq!(compaction.committed_at(1), None);

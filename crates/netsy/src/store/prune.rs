@@ -73,12 +73,13 @@ impl Store {
             }
         })?;
         let all = looked < STEP_RECORDS && bytes < STEP_BYTES;
-        self.inner.write(DELETING, bytes as u64, |connection, meta| {
-            // Nothing was deleted that is not committed, and the next start must know.
-            meta.committed = meta.committed.max(floor);
-            meta.durable = meta.durable.max(durable);
-            delete(connection, meta, &gone)
-        })?;
+        self.inner
+            .write(DELETING, bytes as u64, |connection, meta| {
+                // Nothing was deleted that is not committed, and the next start must know.
+                meta.committed = meta.committed.max(floor);
+                meta.durable = meta.durable.max(durable);
+                delete(connection, meta, &gone)
+            })?;
         Ok(if all { Pruned::All } else { Pruned::Upto(at) })
     }
 

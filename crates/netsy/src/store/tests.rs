@@ -951,7 +951,9 @@ fn updates(keys: u64, count: u64) -> Vec<Encoded> {
         record.created = prev.is_none();
         Encoded::new(record)
     };
-    std::iter::once(opening(1, 1)).chain((2..=count).map(update)).collect()
+    std::iter::once(opening(1, 1))
+        .chain((2..=count).map(update))
+        .collect()
 }
 
 /// Deletes to the end.
@@ -979,14 +981,20 @@ fn pruning_keeps_the_newest_of_each_key_and_everything_from_the_floor_on() {
     }
     commit(&store, append(records)).unwrap();
     prune(&store, 0, 70, 80);
-    let left: Vec<u64> = log(&store).iter().map(|one| one.record.revision.0).collect();
+    let left: Vec<u64> = log(&store)
+        .iter()
+        .map(|one| one.record.revision.0)
+        .collect();
     let expected: Vec<u64> = [1].into_iter().chain(62..=100).collect();
     assert_eq!(left, expected);
     let meta = store.meta();
     assert_eq!((meta.durable, meta.committed), (Revision(80), Revision(70)));
     // The tombstone that was exactly at the floor goes with the next one.
     prune(&store, 69, 100, 100);
-    let left: Vec<u64> = log(&store).iter().map(|one| one.record.revision.0).collect();
+    let left: Vec<u64> = log(&store)
+        .iter()
+        .map(|one| one.record.revision.0)
+        .collect();
     assert!(!left.contains(&70) && !left.contains(&71), "{left:?}");
     assert_eq!(left.len(), 1 + 10, "{left:?}");
 }

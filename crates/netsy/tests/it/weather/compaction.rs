@@ -97,10 +97,8 @@ async fn watch_from(node: &Running, start: i64) -> WatchResponse {
     let request = WatchRequest {
         request_union: Some(RequestUnion::CreateRequest(create)),
     };
-    let requests = futures::StreamExt::chain(
-        futures::stream::iter([request]),
-        futures::stream::pending(),
-    );
+    let requests =
+        futures::StreamExt::chain(futures::stream::iter([request]), futures::stream::pending());
     let mut client = WatchClient::new(channel(node.clients));
     let mut answers = client.watch(requests).await.unwrap().into_inner();
     assert!(answers.message().await.unwrap().unwrap().created);
@@ -115,21 +113,28 @@ async fn is_compacted(node: &Running, newest: &[(Vec<u8>, Vec<u8>)]) {
     let kv = node.kv();
     for revision in [1, floor - 1] {
         let refused = kv.range(all(revision)).await.unwrap_err();
-        assert_eq!((refused.code(), refused.message()), (Code::OutOfRange, COMPACTED));
+        assert_eq!(
+            (refused.code(), refused.message()),
+            (Code::OutOfRange, COMPACTED)
+        );
         let canceled = watch_from(node, revision).await;
         assert!(canceled.canceled);
         assert!(canceled.compact_revision >= floor, "{canceled:?}");
     }
     let answer = kv.range(all(0)).await.unwrap();
     let found = answer.kvs.iter().filter(|kv| kv.key().starts_with(b"key-"));
-    let found: Vec<_> = found.map(|kv| (kv.key().to_vec(), kv.value().to_vec())).collect();
+    let found: Vec<_> = found
+        .map(|kv| (kv.key().to_vec(), kv.value().to_vec()))
+        .collect();
     assert_eq!(found, newest);
 }
 
 async fn newest(node: &Running) -> Vec<(Vec<u8>, Vec<u8>)> {
     let answer = node.kv().range(all(0)).await.unwrap();
     let found = answer.kvs.iter().filter(|kv| kv.key().starts_with(b"key-"));
-    found.map(|kv| (kv.key().to_vec(), kv.value().to_vec())).collect()
+    found
+        .map(|kv| (kv.key().to_vec(), kv.value().to_vec()))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -188,11 +193,15 @@ async fn a_snapshot_holds_what_is_live_and_what_is_young_and_is_enough_to_start_
     while let Some(more) = snapshot.next().await.unwrap() {
         records.extend(more.into_iter().map(|one| one.record));
     }
-    let floors = records.iter().filter(|record| record.kind == Kind::Compaction);
+    let floors = records
+        .iter()
+        .filter(|record| record.kind == Kind::Compaction);
     // The newest may not have been in effect when the Snapshot was made; the oldest that is left was.
     let floor = floors.map(|record| record.prev_revision).min().unwrap();
     assert!(floor >= Revision(last as u64 - 100), "{floor} of {last}");
-    let old = records.iter().filter(|record| record.revision < floor && record.is_visible());
+    let old = records
+        .iter()
+        .filter(|record| record.revision < floor && record.is_visible());
     let (young, old) = (newest_snapshot.since(floor) as usize + 1, old.count());
     assert!(old <= 51, "{old} records below the floor at {floor}");
     assert!(records.len() <= 51 + young + 1, "{} records", records.len());
@@ -208,7 +217,10 @@ async fn the_database_shrinks_to_what_is_kept() {
     let place = Place::new();
     let setup = compacting(place.node("one"));
     // First everything is kept, so that there is something to shrink from.
-    let node = setup.with(|config| config.compaction.revisions = 3_000).start().await;
+    let node = setup
+        .with(|config| config.compaction.revisions = 3_000)
+        .start()
+        .await;
     node.healthy().await;
     update(&node.kv(), 100, 30).await;
     node.stop().await.unwrap();
@@ -232,7 +244,10 @@ async fn the_database_shrinks_to_what_is_kept() {
 async fn a_full_store_refuses_puts_and_lets_deletes_through() {
     let place = Place::new();
     let setup = compacting(place.node("one"));
-    let node = setup.with(|config| config.storage.quota = Some(400_000)).start().await;
+    let node = setup
+        .with(|config| config.storage.quota = Some(400_000))
+        .start()
+        .await;
     node.healthy().await;
     let large = "x".repeat(20_000);
     let fill = |number: usize| TxnRequest {
@@ -252,11 +267,17 @@ async fn a_full_store_refuses_puts_and_lets_deletes_through() {
     }
     let (number, status) = refused.expect("the quota is used up some time");
     assert_eq!(status.code(), Code::ResourceExhausted);
-    assert_eq!(status.message(), "etcdserver: mvcc: database space exceeded");
+    assert_eq!(
+        status.message(),
+        "etcdserver: mvcc: database space exceeded"
+    );
     for number in 0..number {
         write(&node.kv(), delete(&format!("full-{number}"))).await;
     }
-    until("there is room again", || async { node.kv().txn(fill(0)).await.is_ok() }).await;
+    until("there is room again", || async {
+        node.kv().txn(fill(0)).await.is_ok()
+    })
+    .await;
     node.kill().await;
 }
 
@@ -273,7 +294,10 @@ async fn every_node_of_a_cluster_has_the_same_floor_and_the_next_primary_raises_
     let last = update(&nodes[2].kv(), 20, 10).await;
     until_floor(&nodes[0], last).await;
     for node in &nodes {
-        until("the floor is everywhere", || async { floor(node).await >= last }).await;
+        until("the floor is everywhere", || async {
+            floor(node).await >= last
+        })
+        .await;
     }
     let leader = nodes[0].status().await.leader;
     let mut primary = 0;
@@ -288,7 +312,10 @@ async fn every_node_of_a_cluster_has_the_same_floor_and_the_next_primary_raises_
     until_floor(&nodes[0], last).await;
     let newest = newest(&nodes[0]).await;
     for node in &nodes {
-        until("the floor is everywhere", || async { floor(node).await >= last }).await;
+        until("the floor is everywhere", || async {
+            floor(node).await >= last
+        })
+        .await;
         is_compacted(node, &newest).await;
     }
     for node in nodes {
@@ -362,6 +389,8 @@ async fn ten_million_updates_of_ten_thousand_keys_end_with_a_small_file() {
     node.stop().await.unwrap();
     let size = std::fs::metadata(&file).unwrap().len();
     let wanted = kept * 640;
-    println!("at the end {kept} records live and retained, {size} bytes, {wanted} expected at the least");
+    println!(
+        "at the end {kept} records live and retained, {size} bytes, {wanted} expected at the least"
+    );
     assert!(size <= 2 * wanted + (1 << 20), "{size} bytes for {wanted}");
 }
