@@ -227,8 +227,8 @@ impl Driver {
         let Compaction { floor, pruned, .. } = *compaction;
         let idle = floor > pruned && !compaction.running && now() >= compaction.again_at;
         let active = matches!(self.node.tenure(), Tenure::Active(_));
-        let gives_way = compaction.gives_way && active && self.snapshots.is_due();
-        if !idle || gives_way || self.snapshots.is_running() || self.disk_failed {
+        let gives_way = compaction.gives_way && active && self.snapshots.may_begin();
+        if !idle || gives_way || self.snapshots.is_reading() || self.disk_failed {
             return;
         }
         self.compaction.running = true;

@@ -50,6 +50,8 @@ pub(super) struct Snapshots {
     looked_at: u64,
     bytes: u64,
     running: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    /// Whether the log is being read for one: nothing may be deleted from it meanwhile.
+    reading: std::sync::Arc<std::sync::atomic::AtomicBool>,
     /// The newest Snapshot that was read back and found good in this life; 0 is none.
     verified: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
@@ -64,6 +66,7 @@ impl Snapshots {
             looked_at: now(),
             bytes: 0,
             running: std::sync::Arc::default(),
+            reading: std::sync::Arc::default(),
             verified: std::sync::Arc::default(),
         }
     }
@@ -78,13 +81,17 @@ impl Snapshots {
         self.bytes += bytes as u64;
     }
 
-    /// Whether one is being made.
-    pub(super) fn is_running(&self) -> bool {
-        self.running.load(std::sync::atomic::Ordering::SeqCst)
+    /// Whether the log is being read for one; cleaning up afterwards needs no peace.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.load(std::sync::atomic::Ordering::SeqCst)
     }
 
-    /// Whether it is time for one.
-    pub(super) fn is_due(&self) -> bool {
+    /// Whether it is time for one, and none is at work.
+    pub(super) fn may_begin(&self) -> bool {
+        self.is_due() && !self.running.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    fn is_due(&self) -> bool {
         let age = self.policy.age.as_millis() as u64;
         let records = self.end.since(self.last);
         records > 0
@@ -111,6 +118,8 @@ impl Driver {
         }
         let revision = self.snapshots.end;
         self.compaction.gave_way();
+        let reading = std::sync::Arc::clone(&self.snapshots.reading);
+        reading.store(true, std::sync::atomic::Ordering::SeqCst);
         self.snapshots.last = revision;
         self.snapshots.last_at = now();
         self.snapshots.bytes = 0;
@@ -124,7 +133,9 @@ impl Driver {
         let metrics = std::sync::Arc::clone(&self.metrics);
         self.runtime.spawn(async move {
             let began = std::time::Instant::now();
-            match work.make(revision, epoch).await {
+            let made = work.make(revision, epoch).await;
+            reading.store(false, std::sync::atomic::Ordering::SeqCst);
+            match made {
                 Ok(()) => {
                     metrics.snapshots.ok();
                     metrics
