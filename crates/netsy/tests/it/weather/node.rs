@@ -224,10 +224,13 @@ impl Running {
     /// Waits until it calls itself ready; how long that took.
     pub(crate) async fn healthy(&self) -> Duration {
         let began = Instant::now();
-        until(&format!("`{}` is ready", self.name), || async {
-            self.ready().await.is_ok()
-        })
-        .await;
+        let mut said = String::new();
+        while let Err(why) = self.ready().await {
+            said = if why.is_empty() { said } else { why };
+            let patient = began.elapsed() < PATIENCE;
+            assert!(patient, "waited in vain for `{}`: {said}", self.name);
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
         began.elapsed()
     }
 
