@@ -3,15 +3,17 @@
 //! Runs are interleaved shape by shape and the order flips from run to run, so that a noisy neighbour
 //! disturbs both. Ratios are medians of the runs' own ratios. `--check` holds the floors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::cluster::{Cluster, Plan};
 use crate::load::{Load, Measured, Shape, fill};
+use crate::node::{Place, Timing};
 use crate::report::{HEAD, Raw, Row, line, median, spread};
-use crate::server::{Kind, Server};
+use crate::server::{Kind, Server, Target, etcd_cluster};
 
 /// Side by side with etcd, in one run.
 #[derive(Args, Clone, Debug)]
@@ -22,6 +24,9 @@ pub(crate) struct Beside {
     /// The etcd binary.
     #[arg(long, default_value = "etcd")]
     etcd: PathBuf,
+    /// Nodes of each: a cluster of Netsy beside a cluster of etcd, and only create loads.
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
     /// How often each load is driven at each server.
     #[arg(long, default_value_t = 3)]
     runs: usize,
@@ -62,6 +67,17 @@ const LOADS: &[(Shape, usize)] = &[
     (Shape::List, 1),
     (Shape::List, 16),
 ];
+
+/// The loads for clusters.
+const CLUSTER_LOADS: &[(Shape, usize)] = &[
+    (Shape::Create, 1),
+    (Shape::Create, 16),
+    (Shape::Create, 64),
+    (Shape::Create, 256),
+];
+
+/// The two that are compared, each with its name.
+type Both = [(&'static str, Box<dyn Target + Sync>); 2];
 
 /// What --check demands of Netsy beside etcd.
 struct Floor {
@@ -110,23 +126,7 @@ impl Beside {
             .unwrap_or_else(|| temporary.path().to_owned());
         let loads = self.loads()?;
         let mut raw = Raw::open(&self.raw)?;
-        let patience = Duration::from_secs(60);
-        let etcd = Kind::Etcd {
-            binary: self.etcd.clone(),
-        };
-        let netsy = Kind::Dev {
-            binary: self.netsy.clone(),
-        };
-        let servers = [
-            (
-                "etcd",
-                Server::start(&etcd, &dir.join("a"), patience).await?,
-            ),
-            (
-                "netsy",
-                Server::start(&netsy, &dir.join("b"), patience).await?,
-            ),
-        ];
+        let servers = self.start(&dir).await?;
         println!(
             "data in {}; every acknowledged write is fsync'd by both servers",
             dir.display()
@@ -137,7 +137,7 @@ impl Beside {
         {
             for (name, server) in &servers {
                 let start = std::time::Instant::now();
-                fill(server, self.keys, self.value).await?;
+                fill(&**server, self.keys, self.value).await?;
                 println!(
                     "filled {} keys into {name} in {:.1?}",
                     self.keys,
@@ -159,6 +159,40 @@ impl Beside {
         self.verdict(&series)
     }
 
+    /// Starts both.
+    async fn start(&self, dir: &Path) -> Result<Both> {
+        let patience = Duration::from_secs(120);
+        let (a, b) = (dir.join("a"), dir.join("b"));
+        let (etcd, netsy): (Box<dyn Target + Sync>, Box<dyn Target + Sync>) = if self.nodes > 1 {
+            let plan = Plan {
+                binary: &self.netsy,
+                dir: &b,
+                count: self.nodes,
+                place: Place::Local,
+                prefix: String::new(),
+                timing: Timing::Default,
+                more: "",
+                network: None,
+            };
+            let mut netsy = Cluster::lay_out(&plan).await?;
+            netsy.start_all(patience).await?;
+            let etcd = etcd_cluster(&self.etcd, &a, self.nodes, patience).await?;
+            (Box::new(etcd), Box::new(netsy))
+        } else {
+            let etcd = Kind::Etcd {
+                binary: self.etcd.clone(),
+            };
+            let netsy = Kind::Dev {
+                binary: self.netsy.clone(),
+            };
+            (
+                Box::new(Server::start(&etcd, &a, patience).await?),
+                Box::new(Server::start(&netsy, &b, patience).await?),
+            )
+        };
+        Ok([("etcd", etcd), ("netsy", netsy)])
+    }
+
     fn loads(&self) -> Result<Vec<(Shape, usize)>> {
         let name = |(shape, clients): &(Shape, usize)| {
             let shape = clap::ValueEnum::to_possible_value(shape);
@@ -169,9 +203,10 @@ impl Beside {
         };
         let wanted =
             |load: &(Shape, usize)| self.only.is_empty() || self.only.contains(&name(load));
-        let loads: Vec<_> = LOADS.iter().copied().filter(wanted).collect();
+        let all = if self.nodes > 1 { CLUSTER_LOADS } else { LOADS };
+        let loads: Vec<_> = all.iter().copied().filter(wanted).collect();
         if loads.len() < self.only.len() {
-            let known: Vec<String> = LOADS.iter().map(name).collect();
+            let known: Vec<String> = all.iter().map(name).collect();
             bail!("--only takes {}", known.join(", "));
         }
         Ok(loads)
@@ -182,13 +217,13 @@ impl Beside {
         run: usize,
         shape: Shape,
         clients: usize,
-        servers: &[(&'static str, Server); 2],
+        servers: &Both,
         raw: &mut Raw,
     ) -> Result<Pair> {
         let load = Load {
             shape,
             clients,
-            connections: clients.div_ceil(16).min(16),
+            connections: clients.div_ceil(16).min(16).max(self.nodes),
             value: self.value,
             filled: self.keys,
             page: 500,
@@ -204,7 +239,7 @@ impl Beside {
         };
         for which in order {
             let (server, handle) = &servers[which];
-            let result = load.drive(handle).await?;
+            let result = load.drive(&**handle).await?;
             println!("{}", line(server, &result));
             raw.write(&Row {
                 server,

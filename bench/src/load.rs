@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::server::{Server, cpu_micros};
+use crate::server::{Target, cpu_micros};
 use crate::wire::etcd::response_op::Response;
 use crate::wire::{Client, etcd, get, prefix_end, put_if, revision};
 
@@ -93,11 +93,14 @@ struct Tally {
 }
 
 impl Load {
-    /// Drives the load at `server` and reports.
-    pub(crate) async fn drive(&self, server: &Server) -> Result<Measured> {
-        let connections: Vec<Client> = (0..self.connections.max(1))
-            .map(|_| server.client())
-            .collect::<Result<_>>()?;
+    /// Drives the load at `server` and reports. Connections and clients spread evenly over its endpoints;
+    /// fewer clients than endpoints go from one to the next with every request.
+    pub(crate) async fn drive(&self, server: &(dyn Target + Sync)) -> Result<Measured> {
+        let mut connections = Vec::new();
+        while connections.len() < self.connections.max(1) {
+            connections.extend(server.clients()?);
+        }
+        let roams = self.clients < server.endpoints().len();
         let stage = Arc::new(Stage {
             phase: AtomicU8::new(WARMING),
             pinned: AtomicI64::new(0),
@@ -112,9 +115,13 @@ impl Load {
 
         let mut tasks = Vec::new();
         for number in 0..self.clients {
-            let client = connections[number % connections.len()].clone();
+            let clients = if roams {
+                connections.clone()
+            } else {
+                vec![connections[number % connections.len()].clone()]
+            };
             let load = self.clone();
-            tasks.push(tokio::spawn(load.client(number, client, stage.clone())));
+            tasks.push(tokio::spawn(load.client(number, clients, stage.clone())));
         }
         tokio::time::sleep(self.warm_up).await;
         let (server_before, own_before) = (server.cpu_micros(), cpu_micros("self"));
@@ -156,7 +163,7 @@ impl Load {
     }
 
     /// One client, until the stage is over.
-    async fn client(self, number: usize, client: Client, stage: Arc<Stage>) -> Tally {
+    async fn client(self, number: usize, clients: Vec<Client>, stage: Arc<Stage>) -> Tally {
         let mut tally = Tally::new();
         let mut requests = Requests::new(&self, number, stage.pinned.load(Ordering::Relaxed));
         loop {
@@ -164,8 +171,9 @@ impl Load {
             if phase == OVER {
                 return tally;
             }
+            let next = &clients[requests.sent as usize % clients.len()];
             let start = Instant::now();
-            let answer = requests.send(&client).await;
+            let answer = requests.send(next).await;
             let measured = phase == MEASURING && stage.phase.load(Ordering::Acquire) == MEASURING;
             match answer {
                 Ok(()) if measured => tally.count(start.elapsed()),
@@ -314,11 +322,13 @@ pub(crate) fn value(length: usize, seed: u64) -> Bytes {
 }
 
 /// Creates `keys` keys of `bytes` each, for gets and lists to read. A key that is there is left alone.
-pub(crate) async fn fill(server: &Server, keys: u64, bytes: usize) -> Result<()> {
+pub(crate) async fn fill(server: &(dyn Target + Sync), keys: u64, bytes: usize) -> Result<()> {
     let next = Arc::new(AtomicU64::new(0));
     let mut tasks = Vec::new();
-    for number in 0..128 {
-        let (client, next) = (server.client()?, next.clone());
+    let clients = server.clients()?;
+    for number in 0..128_u64 {
+        let client = clients[number as usize % clients.len()].clone();
+        let next = next.clone();
         tasks.push(tokio::spawn(async move {
             let value = value(bytes, number);
             loop {

@@ -2,7 +2,7 @@
 //!
 //! `load` puts load on one server, `beside` compares Netsy with etcd in one run, `differ` sends both the same
 //! random operations and compares every field, `kill` kills Netsy under load and holds it to its promises,
-//! `chain` checks a bucket. Nothing here shares code with the product: its own faults cannot hide themselves.
+//! `chain` checks a bucket. `storm` and `failover` do the same to a cluster. Nothing here shares code with the product: its own faults cannot hide themselves.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,14 +12,18 @@ use clap::{Parser, Subcommand};
 
 mod beside;
 mod chain;
+mod cluster;
 mod dice;
 mod differ;
+mod failover;
 mod kill;
 mod load;
+mod network;
 mod node;
 mod puts;
 mod report;
 mod server;
+mod storm;
 mod wire;
 
 /// Load, comparison and proofs for Netsy and its peers.
@@ -35,9 +39,11 @@ enum Verb {
     Beside(beside::Beside),
     Chain(chain::CheckChain),
     Differ(differ::Differ),
+    Failover(failover::Failover),
     Kill(kill::Kill),
     Load(OneLoad),
     Puts(puts::Puts),
+    Storm(storm::Storm),
 }
 
 /// One load at one server, started here in a temporary directory.
@@ -114,9 +120,11 @@ fn main() -> Result<()> {
             Verb::Beside(beside) => beside.run().await,
             Verb::Chain(chain) => chain.run().await,
             Verb::Differ(differ) => differ.run().await,
+            Verb::Failover(failover) => failover.run().await,
             Verb::Kill(kill) => kill.run().await,
             Verb::Load(load) => load.run().await,
             Verb::Puts(puts) => puts.run().await,
+            Verb::Storm(storm) => storm.run().await,
         }
     })
 }

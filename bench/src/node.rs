@@ -88,6 +88,83 @@ impl Placed {
     }
 }
 
+/// How quickly a Node gives up on others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Timing {
+    /// What `netsy serve` takes when nothing is said: the Elector's lock 6 s, a silent Primary 2 s.
+    Default,
+    /// What `netsy dev` takes: 2 s and 1 s.
+    Dev,
+}
+
+impl Timing {
+    fn settings(self) -> (&'static str, &'static str) {
+        match self {
+            Timing::Default => ("", ""),
+            Timing::Dev => (
+                "document_timeout = \"1s\"\n",
+                "[elector]\nrenew_interval = \"500ms\"\ntimeout = \"2s\"\nprimary_timeout = \"1s\"\n\
+                 heartbeat_interval = \"200ms\"\n",
+            ),
+        }
+    }
+
+    fn lease(self) -> &'static str {
+        match self {
+            Timing::Default => "2s",
+            Timing::Dev => "1s",
+        }
+    }
+}
+
+/// One Node of several, as its configuration names it.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    /// Its own directory: configuration, disk, log.
+    pub(crate) dir: PathBuf,
+    pub(crate) port: u16,
+    pub(crate) peer_port: u16,
+    /// Where other Nodes are told to reach it: a relay of ours, or itself.
+    pub(crate) advertised: u16,
+}
+
+impl Placed {
+    /// Writes the configuration of one Node of a cluster; `more` is added to the file as it is.
+    pub(crate) fn member(
+        &self,
+        binary: &Path,
+        member: &Member,
+        timing: Timing,
+        more: &str,
+    ) -> Result<Kind> {
+        let (bucket, elector) = timing.settings();
+        let text = format!(
+            "cluster_id = \"storm\"\nnode_id = \"{}\"\ndata_dir = \"{}\"\n\
+             [bucket]\n{bucket}{}\
+             [client]\nlisten = \"127.0.0.1:{}\"\n\
+             [peer]\nlisten = \"127.0.0.1:{}\"\nadvertise_url = \"http://127.0.0.1:{}\"\n\
+             [http]\nlisten = \"127.0.0.1:0\"\n\
+             [reads]\nwhen_degraded = \"refuse\"\nlease = \"{}\"\n{elector}{more}",
+            member.name,
+            disk(&member.dir).display(),
+            self.settings,
+            member.port,
+            member.peer_port,
+            member.advertised,
+            timing.lease(),
+        );
+        std::fs::create_dir_all(&member.dir)?;
+        let config = member.dir.join("netsy.toml");
+        std::fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
+        Ok(Kind::Serve {
+            binary: binary.to_owned(),
+            config,
+            env: self.env.clone(),
+        })
+    }
+}
+
 /// Where the Node of `dir` keeps its own disk.
 pub(crate) fn disk(dir: &Path) -> PathBuf {
     dir.join("node")

@@ -27,6 +27,17 @@ pub(crate) enum Kind {
         /// The binary.
         binary: PathBuf,
     },
+    /// One etcd of several, known to one another from the start.
+    EtcdMember {
+        /// The binary.
+        binary: PathBuf,
+        /// Its name in `initial`.
+        name: String,
+        /// Its own peer URL in `initial`.
+        peer: String,
+        /// `--initial-cluster`.
+        initial: String,
+    },
     /// `netsy dev`: the bucket and the Node's disk in its directory.
     Dev {
         /// The binary.
@@ -47,7 +58,7 @@ impl Kind {
     /// How tables call it.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Kind::Etcd { .. } => "etcd",
+            Kind::Etcd { .. } | Kind::EtcdMember { .. } => "etcd",
             Kind::Dev { .. } | Kind::Serve { .. } => "netsy",
         }
     }
@@ -57,27 +68,15 @@ impl Kind {
         match self {
             Kind::Etcd { binary } => {
                 let peer = format!("http://127.0.0.1:{}", free_port()?);
-                let client = format!("http://127.0.0.1:{port}");
-                command = Command::new(binary);
-                command
-                    .arg("--data-dir")
-                    .arg(dir.join("etcd"))
-                    .args(["--name", "peer"]);
-                command.args([
-                    "--listen-client-urls",
-                    &client,
-                    "--advertise-client-urls",
-                    &client,
-                ]);
-                command.args([
-                    "--listen-peer-urls",
-                    &peer,
-                    "--initial-advertise-peer-urls",
-                    &peer,
-                ]);
-                command.args(["--initial-cluster", &format!("peer={peer}")]);
-                command.args(["--quota-backend-bytes", "8589934592", "--log-level", "warn"]);
+                let initial = format!("peer={peer}");
+                command = etcd(binary, dir, port, ("peer", &peer, &initial));
             }
+            Kind::EtcdMember {
+                binary,
+                name,
+                peer,
+                initial,
+            } => command = etcd(binary, dir, port, (name, peer, initial)),
             Kind::Dev { binary } => {
                 command = Command::new(binary);
                 command.args(["dev", "--listen", &format!("127.0.0.1:{port}")]);
@@ -95,6 +94,114 @@ impl Kind {
         }
         Ok(command)
     }
+}
+
+/// etcd with a name, a peer URL and an initial cluster.
+fn etcd(
+    binary: &Path,
+    dir: &Path,
+    port: u16,
+    (name, peer, initial): (&str, &str, &str),
+) -> Command {
+    let client = format!("http://127.0.0.1:{port}");
+    let mut command = Command::new(binary);
+    command.arg("--data-dir").arg(dir.join("etcd"));
+    for (flag, value) in [
+        ("--name", name),
+        ("--listen-client-urls", &client),
+        ("--advertise-client-urls", &client),
+        ("--listen-peer-urls", peer),
+        ("--initial-advertise-peer-urls", peer),
+        ("--initial-cluster", initial),
+        ("--quota-backend-bytes", "8589934592"),
+        ("--log-level", "warn"),
+    ] {
+        command.args([flag, value]);
+    }
+    command
+}
+
+/// What load is put on: one server, or several that are one.
+pub(crate) trait Target {
+    /// Where clients reach it; they spread over all of these.
+    fn endpoints(&self) -> Vec<String>;
+
+    /// CPU time used so far by all its processes, in microseconds.
+    fn cpu_micros(&self) -> u64;
+
+    /// Resident memory of all its processes, in KiB.
+    fn memory_kib(&self) -> u64;
+
+    /// A new connection to each endpoint.
+    fn clients(&self) -> Result<Vec<Client>> {
+        self.endpoints()
+            .iter()
+            .map(|endpoint| Client::new(endpoint))
+            .collect()
+    }
+}
+
+impl Target for Server {
+    fn endpoints(&self) -> Vec<String> {
+        vec![self.endpoint.clone()]
+    }
+
+    fn cpu_micros(&self) -> u64 {
+        Server::cpu_micros(self)
+    }
+
+    fn memory_kib(&self) -> u64 {
+        Server::memory_kib(self)
+    }
+}
+
+impl Target for Vec<Server> {
+    fn endpoints(&self) -> Vec<String> {
+        self.iter().map(|server| server.endpoint.clone()).collect()
+    }
+
+    fn cpu_micros(&self) -> u64 {
+        self.iter().map(Server::cpu_micros).sum()
+    }
+
+    fn memory_kib(&self) -> u64 {
+        self.iter().map(Server::memory_kib).sum()
+    }
+}
+
+/// Starts `count` etcd as one cluster, and waits until each answers a linearizable read.
+pub(crate) async fn etcd_cluster(
+    binary: &Path,
+    dir: &Path,
+    count: usize,
+    patience: Duration,
+) -> Result<Vec<Server>> {
+    let mut members = Vec::new();
+    for number in 1..=count {
+        members.push((
+            format!("etcd-{number}"),
+            format!("http://127.0.0.1:{}", free_port()?),
+        ));
+    }
+    let named: Vec<String> = members
+        .iter()
+        .map(|(name, peer)| format!("{name}={peer}"))
+        .collect();
+    let mut servers = Vec::new();
+    for (name, peer) in members {
+        let dir = dir.join(&name);
+        let kind = Kind::EtcdMember {
+            binary: binary.to_owned(),
+            name,
+            peer,
+            initial: named.join(","),
+        };
+        servers.push(Server::spawn(&kind, &dir, free_port()?)?);
+    }
+    for server in &mut servers {
+        server.ready(patience).await?;
+    }
+    Ok(servers)
 }
 
 /// A running server.
@@ -176,13 +283,22 @@ impl Server {
         let _ = self.child.wait();
     }
 
+    /// Sends a signal, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) -> Result<()> {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        sent.with_context(|| format!("sending SIG{name}"))?;
+        Ok(())
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM, then waits up to `patience` for the process to end.
     pub(crate) async fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
-        let pid = self.child.id().to_string();
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .context("sending SIGTERM")?;
+        self.signal("TERM")?;
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {

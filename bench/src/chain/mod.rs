@@ -98,6 +98,20 @@ impl Bucket {
         Ok(named)
     }
 
+    /// One of the small JSON documents, such as `leader/primary.json`; None if it is not there.
+    pub(crate) async fn document(&self, name: &str) -> Result<Option<serde_json::Value>> {
+        let path = Path::from(format!("{}{name}", self.prefix));
+        let bytes = match self.get(&path).await {
+            Ok(bytes) => bytes,
+            Err(error) => match error.downcast_ref() {
+                Some(object_store::Error::NotFound { .. }) => return Ok(None),
+                _ => return Err(error),
+            },
+        };
+        let read = serde_json::from_slice(&bytes);
+        Ok(Some(read.with_context(|| format!("reading {path}"))?))
+    }
+
     async fn get(&self, path: &Path) -> Result<Bytes> {
         Ok(self.store.get(path).await?.bytes().await?)
     }

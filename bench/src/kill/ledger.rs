@@ -138,6 +138,11 @@ impl Ledger {
         violations
     }
 
+    /// Where servers live on, a write of unknown outcome may still arrive: none is settled as never.
+    pub(crate) fn keep_open(&mut self) {
+        self.settled.clear();
+    }
+
     fn judge_event(&mut self, event: &Event) -> Option<Violation> {
         let new = !self.shown.contains_key(&event.revision);
         if let Err(violation) = self.promise(event.revision, &event.content) {

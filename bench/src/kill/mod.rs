@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
 mod clients;
-mod ledger;
-mod replay;
+pub(crate) mod ledger;
+pub(crate) mod replay;
 
 use crate::chain::{Bucket, Chain};
 use crate::dice::{Dice, fresh_seed};

@@ -21,6 +21,8 @@ pub(crate) struct Replayed {
     /// The marker's Revision: the end of what was read.
     pub(crate) end: i64,
     pub(crate) events: usize,
+    /// The events themselves.
+    pub(crate) log: Vec<mvccpb::Event>,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -72,6 +74,7 @@ pub(crate) async fn replay(
     Ok(Replayed {
         end,
         events: events.len(),
+        log: raw,
         violations,
     })
 }
@@ -111,7 +114,7 @@ async fn mark(client: &Client, ledger: &mut Ledger, marker: &str) -> Result<i64>
 }
 
 /// Every event from `start` through the one at `end`.
-async fn read_log(client: &Client, start: i64, end: i64) -> Result<Vec<mvccpb::Event>> {
+pub(crate) async fn read_log(client: &Client, start: i64, end: i64) -> Result<Vec<mvccpb::Event>> {
     let create = etcd::WatchCreateRequest {
         start_revision: start,
         ..everything()
@@ -198,6 +201,24 @@ async fn compare_state(
             sum.insert(kv.key.clone(), kv);
         }
     }
+    let held = listed(client, end).await?;
+    let differing = sum
+        .keys()
+        .chain(held.keys())
+        .find(|key| sum.get(*key) != held.get(*key));
+    Ok(differing
+        .map(|key| {
+            format!(
+                "`{}` is not what its events say",
+                String::from_utf8_lossy(key)
+            )
+        })
+        .into_iter()
+        .collect())
+}
+
+/// Every key as of `end`, page by page.
+pub(crate) async fn listed(client: &Client, end: i64) -> Result<BTreeMap<Bytes, mvccpb::KeyValue>> {
     let mut held = BTreeMap::new();
     let mut next = Bytes::from_static(b"\0");
     loop {
@@ -215,20 +236,7 @@ async fn compare_state(
             .map_or_else(Bytes::new, |kv| [&kv.key[..], b"\0"].concat().into());
         held.extend(page.kvs.into_iter().map(|kv| (kv.key.clone(), kv)));
         if !page.more {
-            break;
+            return Ok(held);
         }
     }
-    let differing = sum
-        .keys()
-        .chain(held.keys())
-        .find(|key| sum.get(*key) != held.get(*key));
-    Ok(differing
-        .map(|key| {
-            format!(
-                "`{}` is not what its events say",
-                String::from_utf8_lossy(key)
-            )
-        })
-        .into_iter()
-        .collect())
 }

@@ -45,6 +45,8 @@ pub struct Node {
     pub(crate) corrupt: Option<String>,
     /// Whether the end of the chain has been seen since start.
     pub(crate) caught_up: bool,
+    /// What the disk held at the start, less what was cut since: it may have been committed, and shown.
+    pub(crate) held: Revision,
     pub(crate) closing: bool,
     pub(crate) marks: u64,
     /// The epoch Record of a fence that is on its way.
@@ -94,6 +96,7 @@ impl Node {
     ) -> Node {
         // Holding a Record of an epoch counts as having seen it.
         let promised = promised.max(log.epoch_at(log.last));
+        let held = log.last;
         Node {
             leader_id: Arc::from(me.node_id.as_str()),
             elector: Elector::new(me.clone(), settings, peer_address),
@@ -111,6 +114,7 @@ impl Node {
             disk: Ok(()),
             corrupt: None,
             caught_up: false,
+            held,
             closing: false,
             marks: seed,
             opening: None,
@@ -176,6 +180,13 @@ impl Node {
     #[must_use]
     pub fn is_caught_up(&self) -> bool {
         self.caught_up
+    }
+
+    /// Whether it is known what became of everything the disk held at the start. Before, this Node may have
+    /// shown more in its last life than it knows to be committed, and must show nothing.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.log.committed >= self.held
     }
 
     /// Why the own disk is not to be relied on, if it is not.
@@ -288,7 +299,7 @@ impl Node {
             }
             Input::Close => self.closing = true,
         }
-        self.advance(now, created_at, &mut effects);
+        self.advance(now, created_at, moves_data, &mut effects);
         // The Elector has nothing to learn from Records on their way: time will tell it soon enough.
         if !moves_data || self.tenure != before {
             self.tend_elector(now, &mut effects);
@@ -309,18 +320,27 @@ impl Node {
     }
 
     /// Everything that follows from the state as it now is.
-    fn advance(&mut self, now: Moment, created_at: i64, effects: &mut Vec<Effect>) {
+    fn advance(
+        &mut self,
+        now: Moment,
+        created_at: i64,
+        moves_data: bool,
+        effects: &mut Vec<Effect>,
+    ) {
         self.tend_following(now, effects);
         self.commit(now, effects);
         self.raise_floor(effects);
         self.send_receipt(effects);
         self.go_on(now, created_at, effects);
-        self.tend_voters(now, effects);
+        if !moves_data || self.change.is_some() {
+            self.tend_voters(now, effects);
+        }
         self.close(now, effects);
         self.follow(now, effects);
     }
 
-    /// Raises committed: by the bucket path, what the chain and the own disk both hold. By the quorum path, what enough voters hold; on a Replica, what its stream says is committed.
+    /// Raises committed: by the bucket path, what the chain and the own disk both hold; by the quorum path, what
+    /// enough voters hold; on a Replica, what its stream says is committed.
     fn commit(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let told = match self.tenure {
             Tenure::None => self.told_committed(),

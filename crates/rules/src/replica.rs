@@ -187,6 +187,7 @@ impl Node {
     /// Cuts the log; it counts when the disk says so.
     pub(crate) fn cut(&mut self, last: Revision, effects: &mut Vec<Effect>) {
         self.log.truncate(last);
+        self.held = self.held.min(last);
         self.cutting += 1;
         self.cuts += 1;
         effects.push(Effect::Truncate(last));

@@ -270,8 +270,10 @@ impl Driver {
                 Ok(None) if confirm => match bucket.list_chunks(slot).await {
                     // It came between the two looks.
                     Ok(beyond) if beyond.contains(&slot) => Input::SlotRead(slot, Err(())),
-                    Ok(beyond) if beyond.iter().any(|first| *first > slot) => Input::FellBehind,
                     Ok(beyond) if beyond.is_empty() => Input::SlotRead(slot, Ok(None)),
+                    // Created between the read and the list: it is there to be read.
+                    Ok(beyond) if beyond.contains(&slot) => Input::SlotRead(slot, Err(())),
+                    Ok(_) if !can_wait => Input::FellBehind,
                     Ok(_) | Err(_) => Input::SlotRead(slot, Err(())),
                 },
                 Ok(None) => Input::SlotRead(slot, Ok(None)),

@@ -202,6 +202,10 @@ impl Driver {
                 Some("the members are being read".to_owned()),
             ),
             Tenure::Active(_) => (HealthState::Healthy, None),
+            Tenure::None if !self.node.is_settled() => (
+                HealthState::Loading,
+                Some("what its disk holds beyond the chain may be committed: it asks".to_owned()),
+            ),
             Tenure::None if self.primary_elsewhere().is_some() && !self.members.is_empty() => {
                 (HealthState::Healthy, None)
             }
