@@ -85,6 +85,7 @@ pub async fn restore(
         store,
         progress: Progress::new(),
         snapshot: Revision::ZERO,
+        damaged: Vec::new(),
     };
     let meta = store.meta();
     let mut log = Log {
@@ -138,6 +139,8 @@ struct Restore<'a> {
     store: &'a Store,
     progress: Progress,
     snapshot: Revision,
+    /// Why Snapshots were passed over.
+    damaged: Vec<String>,
 }
 
 impl Restore<'_> {
@@ -157,9 +160,10 @@ impl Restore<'_> {
         }
         Err(RestoreFailure::Damaged(format!(
             "the bucket holds the chunk at revision {}, but neither the one at {} nor a good snapshot in \
-             between: restore the missing objects",
+             between ({}): restore the missing objects",
             chunks.first().copied().unwrap_or_default(),
-            log.tail_slot()
+            log.tail_slot(),
+            self.passed_over()
         )))
     }
 
@@ -181,6 +185,7 @@ impl Restore<'_> {
                         why,
                         "the snapshot is damaged; falling back to the one before"
                     );
+                    self.damaged.push(why);
                 }
                 Err(failure) => return Err(failure),
             }
@@ -198,10 +203,19 @@ impl Restore<'_> {
             return Ok(());
         }
         Err(RestoreFailure::Damaged(format!(
-            "no snapshot after revision {} is good, and the chunk there may be a late one: restore one of \
-             the snapshots",
-            log.durable
+            "no snapshot after revision {} is good ({}), and the chunk there may be a late one: restore one \
+             of the snapshots",
+            log.durable,
+            self.passed_over()
         )))
+    }
+
+    /// Why no Snapshot would do.
+    fn passed_over(&self) -> String {
+        if self.damaged.is_empty() {
+            return "there is none".to_owned();
+        }
+        self.damaged.join("; ")
     }
 
     /// Streams a Snapshot onto the disk; it takes the log's place when all of it was good.

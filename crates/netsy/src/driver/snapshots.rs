@@ -112,6 +112,10 @@ impl Driver {
         let Tenure::Active(epoch) = self.node.tenure() else {
             return;
         };
+        // The chain may be ahead of the own disk, which the Snapshot is read from.
+        if self.node.log().appended < self.snapshots.end {
+            return;
+        }
         let running = std::sync::Arc::clone(&self.snapshots.running);
         if !self.snapshots.is_due() || running.swap(true, std::sync::atomic::Ordering::SeqCst) {
             return;

@@ -166,6 +166,9 @@ impl Setup {
                 run_in(config, world, token).await
             });
             runtime.shutdown_timeout(Duration::from_secs(1));
+            if let Err(why) = &result {
+                println!("a node ended: {why}");
+            }
             let _ = sender.send(result);
         });
         let (clients, health) = bound.await.unwrap();
