@@ -49,6 +49,9 @@ pub(crate) struct Failover {
     check: bool,
 }
 
+/// A supervisor starts what was killed so long after: where no majority is left, nothing goes on without it.
+const SUPERVISED: Duration = Duration::from_secs(1);
+
 /// What is done to a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Fault {
@@ -58,7 +61,8 @@ enum Fault {
     Primary,
     /// kill -9 of the Elector, while another Node is Primary.
     Elector,
-    /// kill -9 of Primary and Elector, be they one Node or two.
+    /// kill -9 of Primary and Elector, be they one Node or two. Where this leaves no majority, as with two of
+    /// three, they are started again a second later.
     Both,
     /// SIGSTOP of the Primary, while another Node is Elector.
     Pause,
@@ -236,8 +240,17 @@ impl Failover {
             }
         }
         let struck = Instant::now();
+        let too_many = fault == Fault::Both && targets.len() * 2 >= self.nodes;
+        if too_many {
+            tokio::time::sleep(SUPERVISED).await;
+            for index in &targets {
+                cluster.nodes[*index].start()?;
+            }
+        }
         let gap = self.gap(acknowledged, fault, (last, begun, struck)).await;
-        self.put_back(cluster, fault, &targets).await?;
+        if gap.is_ok() && !too_many {
+            self.put_back(cluster, fault, &targets).await?;
+        }
         gap
     }
 
