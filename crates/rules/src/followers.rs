@@ -150,7 +150,14 @@ impl Node {
         let (Some(epoch), true) = (self.tenure.epoch(), self.tenure.writes()) else {
             return;
         };
-        let log = (self.log.committed, self.log.durable);
+        // What the own disk does not hold yet is not committed: no Replica is to take it for that.
+        let held = self.log.durable <= self.log.appended;
+        let durable = if held {
+            self.log.durable
+        } else {
+            Revision::ZERO
+        };
+        let log = (self.log.committed, durable);
         for (name, follower) in &mut self.followers {
             // A stream that compaction has overtaken is silent: the Replica will ask anew.
             let overtaken = follower.sent.next() < self.log.compactions.floor();
@@ -175,7 +182,7 @@ impl Node {
                         after,
                         records: Vec::new(),
                         committed: self.log.committed,
-                        durable: self.log.durable,
+                        durable,
                     },
                     upto: follower.sent,
                 });
