@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
 
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 pub(crate) mod mvccpb {
@@ -36,6 +37,7 @@ use etcd::lease_client::LeaseClient;
 use etcd::maintenance_client::MaintenanceClient;
 use etcd::request_op::Request;
 use etcd::watch_client::WatchClient;
+use etcd::watch_request::RequestUnion;
 pub(crate) use etcdserverpb as etcd;
 
 /// One connection to one server.
@@ -63,6 +65,22 @@ impl Client {
 
     pub(crate) fn watch(&self) -> WatchClient<Channel> {
         WatchClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// One watch on a stream of its own: what it is answered. It lasts as long as the answers are kept.
+    pub(crate) async fn open_watch(
+        &self,
+        create: etcd::WatchCreateRequest,
+    ) -> Result<Streaming<etcd::WatchResponse>, Status> {
+        let request = etcd::WatchRequest {
+            request_union: Some(RequestUnion::CreateRequest(create)),
+        };
+        // The stream of requests stays open: its end would end the watch.
+        let requests = futures::StreamExt::chain(
+            tokio_stream::once(request),
+            futures::stream::pending::<etcd::WatchRequest>(),
+        );
+        Ok(self.watch().watch(requests).await?.into_inner())
     }
 
     pub(crate) fn lease(&self) -> LeaseClient<Channel> {

@@ -14,7 +14,6 @@ use super::ledger::{Content, Ledger, Outcome, Try, Violation};
 use super::replay::{content_of, everything};
 use crate::dice::Dice;
 use crate::server::Server;
-use crate::wire::etcd::watch_request::RequestUnion;
 use crate::wire::{Client, delete_if, etcd, get, put_if, revision};
 
 /// What the clients of a round share.
@@ -220,18 +219,9 @@ pub(crate) fn watcher(client: Client, shared: Arc<Shared>, start: i64) -> JoinHa
             start_revision: start,
             ..everything()
         };
-        let request = etcd::WatchRequest {
-            request_union: Some(RequestUnion::CreateRequest(create)),
-        };
-        // The stream of requests stays open: its end would end the watch.
-        let requests = futures::StreamExt::chain(
-            tokio_stream::once(request),
-            futures::stream::pending::<etcd::WatchRequest>(),
-        );
-        let Ok(stream) = client.watch().watch(requests).await else {
+        let Ok(mut stream) = client.open_watch(create).await else {
             return;
         };
-        let mut stream = stream.into_inner();
         let mut last = start - 1;
         while let Ok(Some(response)) = stream.message().await {
             for event in response.events {

@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 
 use super::ledger::{Content, Event, Ledger, Outcome, Try, Violation};
-use crate::wire::etcd::watch_request::RequestUnion;
 use crate::wire::{Client, etcd, mvccpb, put_if, revision};
 
 /// How long a replay may stand still.
@@ -119,18 +118,8 @@ pub(crate) async fn read_log(client: &Client, start: i64, end: i64) -> Result<Ve
         start_revision: start,
         ..everything()
     };
-    let request = etcd::WatchRequest {
-        request_union: Some(RequestUnion::CreateRequest(create)),
-    };
-    let requests = futures::StreamExt::chain(
-        tokio_stream::once(request),
-        futures::stream::pending::<etcd::WatchRequest>(),
-    );
-    let mut watch = client.watch();
-    let stream = tokio::time::timeout(PATIENCE, watch.watch(requests)).await;
-    let mut stream = stream
-        .context("the watch was not opened in time")??
-        .into_inner();
+    let stream = tokio::time::timeout(PATIENCE, client.open_watch(create)).await;
+    let mut stream = stream.context("the watch was not opened in time")??;
     let mut events = Vec::new();
     loop {
         let response = tokio::time::timeout(PATIENCE, stream.message()).await;

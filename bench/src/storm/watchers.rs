@@ -11,7 +11,6 @@ use super::history::Seen;
 use super::shared::Shared;
 use crate::dice::Dice;
 use crate::kill::replay::everything;
-use crate::wire::etcd::watch_request::RequestUnion;
 use crate::wire::{Client, etcd, revision};
 
 /// A stream that shows nothing for so long is given up; the Node may be paused.
@@ -113,17 +112,9 @@ impl Watcher {
             fragment: self.dice.chance(30),
             ..everything()
         };
-        let request = etcd::WatchRequest {
-            request_union: Some(RequestUnion::CreateRequest(create)),
-        };
-        // The stream of requests stays open: its end would end the watch.
-        let requests = futures::StreamExt::chain(
-            tokio_stream::once(request),
-            futures::stream::pending::<etcd::WatchRequest>(),
-        );
-        let mut watch = self.nodes[self.node].watch();
-        let opened = tokio::time::timeout(SILENCE, watch.watch(requests)).await;
-        let mut stream = opened.ok()?.ok()?.into_inner();
+        let watch = self.nodes[self.node].open_watch(create);
+        let opened = tokio::time::timeout(SILENCE, watch).await;
+        let mut stream = opened.ok()?.ok()?;
         while !self.done() && budget > 0 {
             let before = self.shared.before(self.node);
             let response = tokio::time::timeout(SILENCE, stream.message()).await;
