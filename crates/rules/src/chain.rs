@@ -32,10 +32,7 @@ impl Log {
     /// The epoch of the Record at `revision`.
     #[must_use]
     pub fn epoch_at(&self, revision: Revision) -> Epoch {
-        let opened = self.epochs.partition_point(|(_, first)| *first <= revision);
-        opened
-            .checked_sub(1)
-            .map_or(Epoch::ZERO, |index| self.epochs[index].0)
+        opened(&self.epochs, revision).0
     }
 
     /// The tail slot: the one key every writer contends for.

@@ -105,14 +105,22 @@ impl Node {
         }
     }
 
+    /// Refuses what belongs to a lower epoch than was promised, naming that. Whether it did.
+    pub(crate) fn refuses(&self, from: &Identity, epoch: Epoch, effects: &mut Vec<Effect>) -> bool {
+        let refuses = epoch < self.promised;
+        if refuses {
+            let refused = Message::Refused(self.promised);
+            effects.push(Effect::Send(from.node_id.clone(), refused));
+        }
+        refuses
+    }
+
     /// The Elector asks for a promise. A Primary that promises ends its tenure before it answers.
     fn prepare(&mut self, from: Identity, epoch: Epoch, effects: &mut Vec<Effect>) {
         if self.corrupt.is_some() {
             return;
         }
-        if epoch < self.promised {
-            let refused = Message::Refused(self.promised);
-            effects.push(Effect::Send(from.node_id, refused));
+        if self.refuses(&from, epoch, effects) {
             return;
         }
         if self.tenure.epoch().is_some_and(|own| own < epoch) {
@@ -132,15 +140,11 @@ impl Node {
 
     /// The Elector says what is. What names a higher epoch than ours ends our tenure.
     fn heed_state(&mut self, now: Moment, state: &State, effects: &mut Vec<Effect>) {
-        self.elector_heard = now;
         let Some(register) = &state.register else {
             return;
         };
-        self.heard_register(register);
         let own = self.tenure.epoch();
-        if own.is_some_and(|own| register.epoch > own) {
-            self.end_tenure(effects);
-        }
+        self.heard_register(register, effects);
         let mine = register.primary.as_ref() == Some(&self.me);
         if mine && own.is_none() && register.epoch > self.begun {
             self.elector.look(now);
@@ -158,8 +162,7 @@ impl Node {
 
     /// The disk holds the promise: whoever asked for it is answered.
     pub(crate) fn promise_kept(&mut self, now: Moment, epoch: Epoch, effects: &mut Vec<Effect>) {
-        self.kept = self.kept.max(epoch);
-        if let Some((to, asked)) = self.asked.take_if(|(_, asked)| *asked <= self.kept) {
+        if let Some((to, asked)) = self.asked.take_if(|(_, asked)| *asked <= epoch) {
             let promise = Promise {
                 epoch: asked,
                 newest: self.newest(),

@@ -25,7 +25,7 @@ const LAG: u64 = 1000;
 
 /// A Replica as its Primary knows it.
 #[derive(Clone, Debug)]
-pub struct Follower {
+pub(crate) struct Follower {
     identity: Identity,
     boot_seq: u64,
     stream: u64,
@@ -39,28 +39,8 @@ pub struct Follower {
     distrusted: bool,
 }
 
-impl Follower {
-    /// On its disk, as far as its Receipts say.
-    #[must_use]
-    pub fn receipted(&self) -> Revision {
-        self.receipted
-    }
-
-    /// When it was last heard.
-    #[must_use]
-    pub fn heard(&self) -> Moment {
-        self.heard
-    }
-}
-
 /// The Primary's part of a Node's step, towards its Replicas.
 impl Node {
-    /// The Replicas of this Primary, by name.
-    pub fn followers(&self) -> impl Iterator<Item = (&str, &Follower)> {
-        let followers = self.followers.iter();
-        followers.map(|(name, follower)| (name.as_str(), follower))
-    }
-
     /// A Replica asks for the log.
     pub(crate) fn greeted(
         &mut self,
@@ -69,9 +49,7 @@ impl Node {
         hello: &Hello,
         effects: &mut Vec<Effect>,
     ) {
-        if hello.epoch < self.promised {
-            let refused = Message::Refused(self.promised);
-            effects.push(Effect::Send(from.node_id.clone(), refused));
+        if self.refuses(from, hello.epoch, effects) {
             return;
         }
         if self.tenure != Tenure::Active(hello.epoch) || *from == self.me {
@@ -203,12 +181,12 @@ impl Node {
     }
 
     fn held_by(&self, voter: &Voter) -> Revision {
-        if is_disk(voter, &self.me) {
+        if voter.is(&self.me) {
             return self.log.appended;
         }
         let follower = self.followers.get(&voter.node_id);
         let counted =
-            follower.filter(|follower| is_disk(voter, &follower.identity) && !follower.distrusted);
+            follower.filter(|follower| voter.is(&follower.identity) && !follower.distrusted);
         counted.map_or(Revision::ZERO, |follower| follower.receipted)
     }
 
@@ -218,30 +196,24 @@ impl Node {
         let followers = self.heard_lately(now).filter(caught_up);
         core::iter::once(&self.me)
             .chain(followers.map(|follower| &follower.identity))
-            .map(|identity| Voter {
-                node_id: identity.node_id.clone(),
-                incarnation: identity.incarnation.clone(),
-            })
+            .map(Voter::of)
             .collect()
     }
 
     /// How many voters can be counted on just now, this Node included.
     pub(crate) fn reachable(&self, now: Moment) -> usize {
-        let mut voters = self.voters.iter();
         let is_there = |voter: &&Voter| {
-            is_disk(voter, &self.me)
-                || self
-                    .heard_lately(now)
-                    .any(|follower| is_disk(voter, &follower.identity))
+            let mut heard = self.heard_lately(now);
+            voter.is(&self.me) || heard.any(|follower| voter.is(&follower.identity))
         };
-        voters.by_ref().filter(is_there).count()
+        self.voters.iter().filter(is_there).count()
     }
 
     /// Whether a voter's disk does not hold what it receipted.
     pub(crate) fn has_distrusted_voter(&self) -> bool {
         self.followers.values().any(|follower| {
             let mut voters = self.voters.iter();
-            follower.distrusted && voters.any(|voter| is_disk(voter, &follower.identity))
+            follower.distrusted && voters.any(|voter| voter.is(&follower.identity))
         })
     }
 
@@ -257,8 +229,4 @@ impl Node {
     pub fn voters(&self) -> &[Voter] {
         &self.voters
     }
-}
-
-fn is_disk(voter: &Voter, identity: &Identity) -> bool {
-    voter.node_id == identity.node_id && voter.incarnation == identity.incarnation
 }

@@ -54,8 +54,6 @@ pub struct Node {
     /// How often this disk was started.
     pub(crate) boot_seq: u64,
     pub(crate) started_at: Option<Moment>,
-    /// The highest epoch whose promise is on disk.
-    pub(crate) kept: Epoch,
     /// Who asked for the promise that is on its way to the disk.
     pub(crate) asked: Option<(String, Epoch)>,
     /// The highest epoch this process began a tenure in: never twice in one.
@@ -63,7 +61,6 @@ pub struct Node {
     /// The newest register seen, whoever showed it.
     pub(crate) news: Option<Register>,
     pub(crate) heartbeat_at: Moment,
-    pub(crate) elector_heard: Moment,
     /// The stream from the Primary, on a Replica.
     pub(crate) following: Option<Following>,
     pub(crate) streams: u64,
@@ -120,12 +117,10 @@ impl Node {
             opening: None,
             boot_seq,
             started_at: None,
-            kept: promised,
             asked: None,
             begun: Epoch::ZERO,
             news: None,
             heartbeat_at: 0,
-            elector_heard: 0,
             following: None,
             // No two processes number their streams alike: what was meant for another is not taken for ours.
             streams: seed >> 1,
@@ -360,14 +355,7 @@ impl Node {
         let Some(register) = self.elector.register().cloned() else {
             return;
         };
-        self.heard_register(&register);
-        if self
-            .tenure
-            .epoch()
-            .is_some_and(|epoch| register.epoch > epoch)
-        {
-            self.end_tenure(effects);
-        }
+        self.heard_register(&register, effects);
         let mine = register.primary.as_ref() == Some(&self.me);
         let is_new = register.epoch > self.begun && register.epoch >= self.promised;
         if mine

@@ -3,8 +3,6 @@
 //! A committed write is on `W` of `N` voters, so `R = N - W + 1` promises meet every one of them. Without
 //! voters every commit goes by the bucket path, and no promises are needed.
 
-use crate::register::Voter;
-
 /// The majority of the voters commits.
 pub const MAJORITY: i32 = -1;
 /// Every commit goes by the bucket path.
@@ -33,12 +31,6 @@ pub fn promises_needed(voters: usize, quorum: i32) -> usize {
 #[must_use]
 pub fn voters_needed(quorum: i32) -> usize {
     usize::try_from(quorum).map_or(2, |receipts| (receipts + 1).max(2))
-}
-
-/// Whether both name the same disks.
-#[must_use]
-pub fn same_voters(one: &[Voter], other: &[Voter]) -> bool {
-    one.len() == other.len() && one.iter().all(|voter| other.contains(voter))
 }
 
 #[cfg(test)]

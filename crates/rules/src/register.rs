@@ -68,6 +68,23 @@ pub struct Voter {
     pub incarnation: String,
 }
 
+impl Voter {
+    /// The voter that the disk of `identity` is.
+    #[must_use]
+    pub fn of(identity: &Identity) -> Voter {
+        Voter {
+            node_id: identity.node_id.clone(),
+            incarnation: identity.incarnation.clone(),
+        }
+    }
+
+    /// Whether it is the disk of `identity`, whichever process lives on it.
+    #[must_use]
+    pub fn is(&self, identity: &Identity) -> bool {
+        self.node_id == identity.node_id && self.incarnation == identity.incarnation
+    }
+}
+
 /// `leader/primary.json`: who is Primary, since when, and whose Receipts commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
@@ -96,6 +113,12 @@ impl Register {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.phase == Phase::Active && self.primary.is_none()
+    }
+
+    /// Whether the Receipts of `identity`'s disk count.
+    #[must_use]
+    pub fn has_voter(&self, identity: &Identity) -> bool {
+        self.voters.iter().any(|voter| voter.is(identity))
     }
 }
 

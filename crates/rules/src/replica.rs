@@ -18,11 +18,11 @@ use crate::step::Effect;
 
 /// One stream from the Active Primary.
 #[derive(Clone, Debug)]
-pub struct Following {
+pub(crate) struct Following {
     /// The Primary's epoch.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// The Primary's name.
-    pub primary: String,
+    primary: String,
     stream: u64,
     /// Whether the Primary has answered: the logs agree.
     welcomed: bool,
@@ -42,9 +42,20 @@ impl Node {
     /// The epoch of the Primary this Node follows and has heard lately.
     #[must_use]
     pub fn hears(&self, now: Moment) -> Option<Epoch> {
+        self.heard_lately_from(now).map(|following| following.epoch)
+    }
+
+    /// The name of the Primary this Node follows and has heard lately.
+    #[must_use]
+    pub fn follows(&self, now: Moment) -> Option<&str> {
+        self.heard_lately_from(now)
+            .map(|following| following.primary.as_str())
+    }
+
+    fn heard_lately_from(&self, now: Moment) -> Option<&Following> {
         let following = self.following.as_ref()?;
         let lately = now < following.heard + self.settings.primary_timeout;
-        (following.welcomed && lately).then_some(following.epoch)
+        (following.welcomed && lately).then_some(following)
     }
 
     /// Whether the Primary this Node wants to follow has not answered its Hello.
@@ -54,27 +65,17 @@ impl Node {
             .is_some_and(|following| !following.welcomed)
     }
 
-    /// The Primary's name and epoch, as far as this Node knows: itself, or whom it follows.
-    #[must_use]
-    pub fn primary(&self) -> Option<(&str, Epoch)> {
-        if let Tenure::Active(epoch) = self.tenure {
-            return Some((&self.me.node_id, epoch));
-        }
-        let following = self
-            .following
-            .as_ref()
-            .filter(|following| following.welcomed)?;
-        Some((&following.primary, following.epoch))
-    }
-
     /// The newest register this Node has seen, whoever showed it.
     #[must_use]
     pub fn newest_register(&self) -> Option<&Register> {
         self.news.as_ref()
     }
 
-    /// A newer register was seen, wherever.
-    pub(crate) fn heard_register(&mut self, register: &Register) {
+    /// A register was seen, wherever. One of a higher epoch ends our tenure.
+    pub(crate) fn heard_register(&mut self, register: &Register, effects: &mut Vec<Effect>) {
+        if self.tenure.epoch().is_some_and(|own| register.epoch > own) {
+            self.end_tenure(effects);
+        }
         let newer = self
             .news
             .as_ref()
@@ -101,15 +102,12 @@ impl Node {
         let settings = self.settings;
         if let Some(following) = &self.following {
             let same = following.epoch == epoch && following.primary == primary;
-            let silent = now >= following.heard + settings.primary_timeout;
-            let unanswered = now >= following.hello_at + settings.retry;
-            if same
-                && !(if following.welcomed {
-                    silent
-                } else {
-                    unanswered
-                })
-            {
+            let patient_until = if following.welcomed {
+                following.heard + settings.primary_timeout
+            } else {
+                following.hello_at + settings.retry
+            };
+            if same && now < patient_until {
                 return;
             }
         }
@@ -211,9 +209,7 @@ impl Node {
         piece: Records,
         effects: &mut Vec<Effect>,
     ) {
-        if piece.epoch < self.promised {
-            let refused = Message::Refused(self.promised);
-            effects.push(Effect::Send(from.node_id.clone(), refused));
+        if self.refuses(from, piece.epoch, effects) {
             return;
         }
         let Some(following) = self.following.as_mut().filter(|following| {

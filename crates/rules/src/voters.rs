@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use crate::node::Node;
 use crate::primary::Tenure;
-use crate::quorum::{DISABLED, same_voters, voters_needed, writes_needed};
+use crate::quorum::{DISABLED, voters_needed, writes_needed};
 use crate::register::Voter;
 use crate::settings::Moment;
 use crate::step::Effect;
@@ -77,8 +77,7 @@ impl Node {
         }
         let newcomer = healthy.iter().any(|voter| !self.voters.contains(voter));
         let settled = now >= self.voters_changed_at + 2 * self.settings.heartbeat_interval;
-        let better = newcomer && healthy.len() >= needed && settled;
-        (better && !same_voters(&healthy, &self.voters)).then_some(healthy)
+        (newcomer && healthy.len() >= needed && settled).then_some(healthy)
     }
 
     /// Whether everything goes to the bucket at once: without voters, while they change, when too few of

@@ -169,7 +169,7 @@ impl World {
                     process.tenure(),
                     process.promised(),
                     process.log(),
-                    process.primary(),
+                    process.follows(self.now),
                 ),
                 None => format!("{}: down\n", node.name),
             };

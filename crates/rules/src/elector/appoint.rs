@@ -8,6 +8,7 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 use super::{Around, Elector, Sign};
 use crate::message::{Message, Promise};
@@ -31,12 +32,7 @@ pub(super) struct Appointing {
 }
 
 /// A Node that could be named. The greatest is.
-type Candidate<'a> = (
-    (Epoch, Revision),
-    bool,
-    core::cmp::Reverse<u64>,
-    &'a Identity,
-);
+type Candidate<'a> = ((Epoch, Revision), bool, Reverse<u64>, &'a Identity);
 
 impl Elector {
     /// A voter's promise came in.
@@ -175,7 +171,7 @@ impl Elector {
     /// Whether enough voters answer, and have not heard the Primary lately; without voters, whether
     /// anybody could be named.
     fn is_asked(&self, now: Moment) -> bool {
-        let mut fresh = self.signs.values().filter(|sign| self.is_fresh(now, sign));
+        let mut fresh = self.fresh(now);
         let Some(register) = self
             .register()
             .filter(|register| !register.voters.is_empty())
@@ -184,7 +180,7 @@ impl Elector {
         };
         let needed = promises_needed(register.voters.len(), register.quorum);
         let silent = fresh.filter(|sign| {
-            is_voter(register, &sign.from) && sign.heartbeat.hears != Some(register.epoch)
+            register.has_voter(&sign.from) && sign.heartbeat.hears != Some(register.epoch)
         });
         silent.count() >= needed
     }
@@ -223,20 +219,12 @@ impl Elector {
     }
 
     fn candidates(&self, now: Moment) -> Vec<Candidate<'_>> {
-        let fresh = self.signs.values().filter(|sign| self.is_fresh(now, sign));
-        fresh
+        self.fresh(now)
             .filter(|sign| sign.heartbeat.eligible)
             .map(
                 |Sign {
                      from, heartbeat, ..
-                 }| {
-                    (
-                        heartbeat.newest,
-                        true,
-                        core::cmp::Reverse(heartbeat.up),
-                        from,
-                    )
-                },
+                 }| (heartbeat.newest, true, Reverse(heartbeat.up), from),
             )
             .collect()
     }
@@ -250,14 +238,11 @@ impl Elector {
     ) -> Vec<Candidate<'a>> {
         let promises = appointing.promises.values();
         let voted: Vec<Candidate> = promises
-            .filter(|(from, _)| is_voter(register, from))
-            .map(|(from, promise)| {
-                let up = core::cmp::Reverse(promise.up);
-                (promise.newest, promise.eligible, up, from)
-            })
+            .filter(|(from, _)| register.has_voter(from))
+            .map(|(from, promise)| (promise.newest, promise.eligible, Reverse(promise.up), from))
             .collect();
-        let fresh = self.signs.values().filter(|sign| self.is_fresh(now, sign));
-        let expected = fresh.filter(|sign| is_voter(register, &sign.from)).count();
+        let fresh = self.fresh(now);
+        let expected = fresh.filter(|sign| register.has_voter(&sign.from)).count();
         let patient = now < appointing.claimed_at + 2 * self.settings.retry;
         let needed = promises_needed(register.voters.len(), register.quorum);
         if voted.len() < needed || (patient && voted.len() < expected) {
@@ -265,10 +250,4 @@ impl Elector {
         }
         voted
     }
-}
-
-/// Whether this disk's Receipts count.
-fn is_voter(register: &Register, from: &Identity) -> bool {
-    let mut voters = register.voters.iter();
-    voters.any(|voter| voter.node_id == from.node_id && voter.incarnation == from.incarnation)
 }

@@ -226,9 +226,8 @@ impl Elector {
     /// Whether an Elector that leaves still has somebody to appoint.
     fn is_needed(&self, now: Moment) -> bool {
         let others = self
-            .signs
-            .values()
-            .any(|sign| self.is_fresh(now, sign) && sign.from.node_id != self.me.node_id);
+            .fresh(now)
+            .any(|sign| sign.from.node_id != self.me.node_id);
         let has_primary = self.register().is_some_and(|register| {
             let primary = register.primary.as_ref();
             register.phase == Phase::Active && primary.is_some_and(|primary| *primary != self.me)
@@ -236,8 +235,10 @@ impl Elector {
         self.is_acting(now) && others && !has_primary
     }
 
-    fn is_fresh(&self, now: Moment, sign: &Sign) -> bool {
-        now < sign.at + self.settings.primary_timeout
+    /// The Nodes that were heard lately, this one included.
+    fn fresh(&self, now: Moment) -> impl Iterator<Item = &Sign> {
+        let fresh = move |sign: &&Sign| now < sign.at + self.settings.primary_timeout;
+        self.signs.values().filter(fresh)
     }
 
     /// Tells every Node of a register that changed, without waiting for its Heartbeat.
@@ -250,8 +251,8 @@ impl Elector {
             grant: false,
             register: self.register().cloned(),
         };
-        for sign in self.signs.values() {
-            if self.is_fresh(now, sign) && sign.from.node_id != self.me.node_id {
+        for sign in self.fresh(now) {
+            if sign.from.node_id != self.me.node_id {
                 let to = sign.from.node_id.clone();
                 effects.push(Effect::Send(to, Message::State(state.clone())));
             }
