@@ -9,7 +9,7 @@ use crate::config::Config;
 /// `http` are the addresses really bound.
 #[must_use]
 pub fn ready(config: &Config, client: SocketAddr, http: SocketAddr) -> String {
-    if config.peer.listen.is_some() && config.cluster_id == "dev" {
+    if config.is_one_of_many {
         return one_of_many(config, client, http);
     }
     let urls = config.client.urls(client).join(",");

@@ -301,8 +301,8 @@ fn open_peers(
     };
     let connector = identity.clone().map(peer::Connector::new);
     let runtime = tokio::runtime::Handle::current();
-    parts.inbox = inbound;
-    parts.peers = Some(Peers::new(caller, connector, runtime, closing.clone()));
+    let peers = Peers::new(caller, connector, runtime, closing.clone());
+    parts.peers = Some((peers, inbound));
     let answers = peer::Answers {
         cluster_id: parts.cluster_id.clone(),
         handle,
@@ -367,7 +367,6 @@ fn parts(
         silence_max: SILENCE_MAX,
         answers_stale: config.reads.when_degraded == WhenDegraded::Stale,
         peers: None,
-        inbox: tokio::sync::mpsc::unbounded_channel().1,
         elector_timeout: config.elector.timeout,
     }
 }

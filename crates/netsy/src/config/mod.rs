@@ -59,6 +59,9 @@ pub struct Config {
     pub limits: Limits,
     /// The log.
     pub log: Log,
+    /// Whether `netsy dev` runs it beside others in one terminal: then it has one line to say it is ready.
+    /// No setting.
+    pub is_one_of_many: bool,
 }
 
 /// `[bucket]`: the permanent store.
@@ -392,6 +395,7 @@ impl Config {
                 peer.set_port(peer.port().saturating_add(1));
             }
             draft = draft.preset(&[("peer.listen", &peer.to_string())]);
+            draft.config.is_one_of_many = true;
         }
         let addresses = [
             ("--listen", draft.config.client.listen),

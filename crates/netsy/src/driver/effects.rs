@@ -256,8 +256,8 @@ impl Driver {
 
     fn read_slot(&self, slot: Revision, confirm: bool) {
         let store = self.store.clone();
-        // A Replica need not start again for it: its Primary knows what is true.
-        // Unless that has compacted what we would need of it, and does not welcome us any more.
+        // A Replica need not start again for it: its Primary knows what is true, unless that has compacted
+        // what we would need of it, and does not welcome us any more.
         let waits = self.peers.is_some() && self.node.tenure() == Tenure::None;
         let can_wait = waits && !self.compaction.is_left_behind();
         self.spawn(|bucket| async move {
@@ -268,8 +268,6 @@ impl Driver {
                     Ok(true) | Err(_) => Input::SlotRead(slot, Err(())),
                 },
                 Ok(None) if confirm => match bucket.list_chunks(slot).await {
-                    // It came between the two looks.
-                    Ok(beyond) if beyond.contains(&slot) => Input::SlotRead(slot, Err(())),
                     Ok(beyond) if beyond.is_empty() => Input::SlotRead(slot, Ok(None)),
                     // Created between the read and the list: it is there to be read.
                     Ok(beyond) if beyond.contains(&slot) => Input::SlotRead(slot, Err(())),

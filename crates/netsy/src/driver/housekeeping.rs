@@ -10,6 +10,9 @@ use tracing::{info, warn};
 use super::{Driver, Event, registration};
 use crate::standing::{Member, now};
 
+/// How often the members are looked at, and how long the Elector's word on them is good, milliseconds.
+const MEMBERS_EVERY: u64 = 5_000;
+
 impl Driver {
     /// What time alone brings: Snapshots, the Elector's list of members, gauges, a disk that came back.
     pub(super) fn housekeeping(&mut self) {
@@ -35,7 +38,11 @@ impl Driver {
 
     /// Every few seconds: the Elector gives every registered Node a member id; others learn the ids.
     fn tend_members(&mut self) {
-        let every = if self.members.is_empty() { 500 } else { 5_000 };
+        let every = if self.members.is_empty() {
+            500
+        } else {
+            MEMBERS_EVERY
+        };
         let acts = self.node.elector().is_acting(now());
         // Who became the Elector needs the addresses, too, at once.
         let stale = acts
@@ -44,8 +51,7 @@ impl Driver {
                 .iter()
                 .any(|member| member.client_urls.is_empty());
         // Who is told by the Elector need not ask the bucket.
-        let told = !acts && now() < self.told_at + 5_000;
-        if told || now() < self.members_at + if stale { 500 } else { every } {
+        if (!acts && self.is_told()) || now() < self.members_at + if stale { 500 } else { every } {
             return;
         }
         self.members_at = now();
@@ -72,9 +78,13 @@ impl Driver {
         !self.members.is_empty() && members.all(|member| !member.client_urls.is_empty())
     }
 
+    /// Whether the Elector has told lately who the members are.
+    fn is_told(&self) -> bool {
+        now() < self.told_at + MEMBERS_EVERY
+    }
+
     pub(super) fn members_known(&self) -> Result<Vec<Member>, Refusal> {
-        let told = now() < self.told_at + 5_000;
-        if (self.node.elector().is_acting(now()) || told) && self.has_addresses() {
+        if (self.node.elector().is_acting(now()) || self.is_told()) && self.has_addresses() {
             return Ok(self.members.clone());
         }
         Err(Refusal::Unavailable(format!(

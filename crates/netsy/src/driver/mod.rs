@@ -107,10 +107,8 @@ pub struct Parts {
     pub silence_max: Duration,
     /// Whether a Degraded Replica answers linearizable reads from what it has.
     pub answers_stale: bool,
-    /// The other Nodes; `None` if this Node is alone.
-    pub peers: Option<Peers>,
-    /// What they say.
-    pub inbox: mpsc::UnboundedReceiver<Inbound>,
+    /// The other Nodes, and what they say; `None` if this Node is alone.
+    pub peers: Option<(Peers, mpsc::UnboundedReceiver<Inbound>)>,
     /// The seconds an Elector is given before another takes over; only for the sentence to the operator.
     pub elector_timeout: Duration,
 }
@@ -169,7 +167,8 @@ pub(crate) struct Driver {
     recent_bytes: usize,
     /// The Records of the message that is being stepped, beside their encoding.
     arrived: Vec<Encoded>,
-    questions: peers::Questions,
+    /// Linearizable reads on a Replica, for the Primary's word.
+    indexes: reads::Askers<oneshot::Sender<Result<Revision, Refusal>>>,
     /// When this Node last became the Active Primary.
     active_since: u64,
     /// When the Elector last told who the members are.
@@ -178,7 +177,8 @@ pub(crate) struct Driver {
     upload: Option<DropGuard>,
     upload_since: u64,
     versions: effects::Versions,
-    reads: reads::Reads,
+    /// Linearizable reads on a Primary without a lease, for a look at the register.
+    unconfirmed: reads::Askers<reads::Unconfirmed>,
     members: Vec<Member>,
     members_at: u64,
     disk_failed: bool,
@@ -191,16 +191,17 @@ pub(crate) struct Driver {
 ///
 /// `requests` come from the doors, `close` asks for the end; after `grace` the loop leaves in any case.
 pub fn run(
-    parts: Parts,
+    mut parts: Parts,
     runtime: tokio::runtime::Handle,
     mut requests: mpsc::UnboundedReceiver<Request>,
     close: CancellationToken,
     grace: Duration,
 ) -> Ended {
     let (events, mut inbox) = mpsc::unbounded_channel();
-    let (mut parts, (_, silence)) = (parts, mpsc::unbounded_channel());
-    let mut peers = std::mem::replace(&mut parts.inbox, silence);
-    let mut driver = Driver::new(parts, runtime, events);
+    let (peers, speech) = parts.peers.take().unzip();
+    // Nobody ever speaks to a Node that is alone.
+    let mut speech = speech.unwrap_or_else(|| mpsc::unbounded_channel().1);
+    let mut driver = Driver::new(parts, peers, runtime, events);
     let local = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -211,14 +212,14 @@ pub fn run(
         let mut asked = Vec::with_capacity(BATCH_MAX);
         let mut came = Vec::with_capacity(BATCH_MAX);
         let mut said = Vec::with_capacity(BATCH_MAX);
-        let mut has_peers = driver.peers.is_some();
+        let mut has_peers = true;
         let mut leave_at = None;
         let mut has_doors = true;
         loop {
             tokio::select! {
                 biased;
                 _ = inbox.recv_many(&mut came, BATCH_MAX) => {}
-                taken = peers.recv_many(&mut said, BATCH_MAX), if has_peers => has_peers = taken > 0,
+                taken = speech.recv_many(&mut said, BATCH_MAX), if has_peers => has_peers = taken > 0,
                 // None at all means that the doors are gone: time still has to pass.
                 taken = requests.recv_many(&mut asked, BATCH_MAX), if has_doors => has_doors = taken > 0,
                 _ = ticks.tick() => came.push(Event::Input(Input::Tick)),
@@ -250,6 +251,7 @@ pub fn run(
 impl Driver {
     fn new(
         parts: Parts,
+        peers: Option<Peers>,
         runtime: tokio::runtime::Handle,
         events: mpsc::UnboundedSender<Event>,
     ) -> Driver {
@@ -279,17 +281,17 @@ impl Driver {
             generation: 0,
             waiting: VecDeque::new(),
             held: Vec::new(),
-            peers: parts.peers,
+            peers,
             recent: VecDeque::new(),
             recent_bytes: 0,
             arrived: Vec::new(),
-            questions: peers::Questions::default(),
+            indexes: reads::Askers::default(),
             active_since: 0,
             told_at: 0,
             upload: None,
             upload_since: 0,
             versions: effects::Versions::default(),
-            reads: reads::Reads::default(),
+            unconfirmed: reads::Askers::default(),
             members: Vec::new(),
             members_at: 0,
             disk_failed: false,

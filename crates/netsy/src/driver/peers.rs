@@ -20,13 +20,6 @@ use crate::datafile::Encoded;
 use crate::peer::{Inbound, Outbound, PIECE_BYTES};
 use crate::standing::{Outcome, now};
 
-/// Reads of this Node's clients that wait for the Primary's word.
-#[derive(Default)]
-pub(super) struct Questions {
-    asked: Option<Vec<oneshot::Sender<Result<Revision, Refusal>>>>,
-    next: Vec<oneshot::Sender<Result<Revision, Refusal>>>,
-}
-
 impl Driver {
     /// Another Node says something.
     pub(super) fn heard(&mut self, inbound: Inbound) {
@@ -186,29 +179,25 @@ impl Driver {
 
     /// The Primary this Node follows and has heard lately.
     pub(super) fn primary_elsewhere(&self) -> Option<String> {
-        let epoch = self.node.hears(now())?;
-        let (primary, of) = self.node.primary()?;
-        (of == epoch && primary != self.registration.node_id).then(|| primary.to_owned())
+        self.node.follows(now()).map(str::to_owned)
     }
 
     /// A linearizable read on a Replica: waits for the Primary's word, together with others.
     pub(super) fn ask_primary(&mut self, reply: oneshot::Sender<Result<Revision, Refusal>>) {
-        self.questions.next.push(reply);
+        self.indexes.push(reply);
         self.ask_next();
     }
 
     fn ask_next(&mut self) {
-        if self.questions.asked.is_some() || self.questions.next.is_empty() {
+        if !self.indexes.begin() {
             return;
         }
-        let waiting = std::mem::take(&mut self.questions.next);
         let (Some(peers), Some(primary)) = (self.peers.clone(), self.primary_elsewhere()) else {
-            for reply in waiting {
+            for reply in self.indexes.end() {
                 let _ = reply.send(Err(Refusal::NoLeader));
             }
             return;
         };
-        self.questions.asked = Some(waiting);
         let events = self.events.clone();
         self.runtime.spawn(async move {
             let _ = events.send(Event::Index(peers.read_index(&primary).await));
@@ -217,7 +206,7 @@ impl Driver {
 
     /// The Primary's word came, or did not.
     pub(super) fn index_known(&mut self, index: &Result<Revision, Refusal>) {
-        for reply in self.questions.asked.take().into_iter().flatten() {
+        for reply in self.indexes.end() {
             let _ = reply.send(index.clone());
         }
         self.ask_next();

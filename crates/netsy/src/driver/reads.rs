@@ -23,11 +23,41 @@ pub(super) enum Unconfirmed {
     Txn(Outcome, oneshot::Sender<Result<Outcome, Refusal>>),
 }
 
-/// Reads that wait: those a look at the register is under way for, and those that came since.
-#[derive(Default)]
-pub(super) struct Reads {
-    asking: Option<Vec<Unconfirmed>>,
-    next: Vec<Unconfirmed>,
+/// Those who wait for one question to be answered: those it is under way for, and those that came since and
+/// need the next one, because an answer counts only for who came before it was asked for.
+pub(super) struct Askers<T> {
+    asked: Option<Vec<T>>,
+    next: Vec<T>,
+}
+
+impl<T> Default for Askers<T> {
+    fn default() -> Askers<T> {
+        Askers {
+            asked: None,
+            next: Vec::new(),
+        }
+    }
+}
+
+impl<T> Askers<T> {
+    /// One more waits for the next question.
+    pub(super) fn push(&mut self, asker: T) {
+        self.next.push(asker);
+    }
+
+    /// Whether the question is to be asked now: somebody waits, and none is under way.
+    pub(super) fn begin(&mut self) -> bool {
+        let begins = self.asked.is_none() && !self.next.is_empty();
+        if begins {
+            self.asked = Some(std::mem::take(&mut self.next));
+        }
+        begins
+    }
+
+    /// The question was answered: those it was asked for.
+    pub(super) fn end(&mut self) -> Vec<T> {
+        self.asked.take().unwrap_or_default()
+    }
 }
 
 impl Driver {
@@ -36,7 +66,7 @@ impl Driver {
         if self.board.has_lease() {
             read.grant();
         } else if matches!(self.node.tenure(), Tenure::Active(_)) {
-            self.reads.next.push(read);
+            self.unconfirmed.push(read);
             self.ask();
         } else if matches!(read, Unconfirmed::Index(..)) && self.may_answer_stale() {
             read.grant();
@@ -64,10 +94,9 @@ impl Driver {
     }
 
     fn ask(&mut self) {
-        if self.reads.asking.is_some() || self.reads.next.is_empty() {
+        if !self.unconfirmed.begin() {
             return;
         }
-        self.reads.asking = Some(std::mem::take(&mut self.reads.next));
         let (bucket, events) = (self.bucket.clone(), self.events.clone());
         self.runtime.spawn(async move {
             let found = bucket.read(&Document::Primary).await.ok().flatten();
@@ -83,7 +112,7 @@ impl Driver {
                 && register.primary.as_ref() == Some(self.node.me())
                 && self.node.tenure() == Tenure::Active(register.epoch)
         });
-        for read in self.reads.asking.take().into_iter().flatten() {
+        for read in self.unconfirmed.end() {
             if holds {
                 read.grant();
             } else {

@@ -167,17 +167,19 @@ impl Peers {
 
     /// Tells the Node, if it is known and listens.
     pub fn send(&self, to: &str, outbound: Outbound) {
+        let said = wire::said(outbound);
+        let bytes = said.encoded_len();
         let lines = self.0.lines.lock();
         let Some(line) = lines.get(to) else {
             return;
         };
-        let said = wire::said(outbound);
-        let bytes = said.encoded_len();
         if line.waiting.load(Ordering::Relaxed) > QUEUE_BYTES {
             return;
         }
-        if line.queue.try_send((said, bytes)).is_ok() {
-            line.waiting.fetch_add(bytes, Ordering::Relaxed);
+        // Counted before it can be taken out again.
+        line.waiting.fetch_add(bytes, Ordering::Relaxed);
+        if line.queue.try_send((said, bytes)).is_err() {
+            line.waiting.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 

@@ -87,10 +87,7 @@ pub enum Outbound {
     Records(rules::message::Records, Vec<Bytes>),
 }
 
-/// The answer to a question that was passed on.
-pub type Answer<T> = Result<T, Refusal>;
-
 /// A Txn that was passed on, decided and committed there.
-pub type TxnAnswer = Answer<Outcome>;
+pub type TxnAnswer = Result<Outcome, Refusal>;
 /// A Revision such that a read at or above it is linearizable.
-pub type IndexAnswer = Answer<Revision>;
+pub type IndexAnswer = Result<Revision, Refusal>;
