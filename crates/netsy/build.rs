@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".")
         .generate_default_stubs(true)
         .extern_path(".mvccpb.KeyValue", "crate::view::KeyValue")
+        .codec_path("crate::api::codec::ExactCodec")
         .compile_fds(files)?;
     Ok(())
 }

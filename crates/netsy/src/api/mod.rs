@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::standing::{Handle, Standing};
 
 mod cluster;
+mod codec;
 mod guard;
 mod kv;
 pub mod lease;
