@@ -176,8 +176,10 @@ pub struct Sizes {
 #[derive(Debug)]
 pub struct Board {
     standing: ArcSwap<Standing>,
-    /// Until when (milliseconds of [`now`]) linearizable reads may be answered here without asking.
+    /// Until when (milliseconds of [`now`]) the read lease runs.
     lease_until: AtomicU64,
+    /// From when on they have to be asked for all the same: an upload takes long.
+    doubt_from: AtomicU64,
     total: AtomicU64,
     in_use: AtomicU64,
 }
@@ -197,6 +199,7 @@ impl Board {
         Arc::new(Board {
             standing: ArcSwap::from_pointee(standing),
             lease_until: AtomicU64::new(0),
+            doubt_from: AtomicU64::new(u64::MAX),
             total: AtomicU64::new(0),
             in_use: AtomicU64::new(0),
         })
@@ -218,10 +221,21 @@ impl Board {
         self.lease_until.store(until, Ordering::SeqCst);
     }
 
-    /// Whether a linearizable read may be answered from the committed state at this moment.
+    /// From `from` on (milliseconds of [`now`]) linearizable reads wait for an upload; `u64::MAX` ends it.
+    pub fn set_doubt(&self, from: u64) {
+        self.doubt_from.store(from, Ordering::SeqCst);
+    }
+
+    /// Whether the read lease runs at this moment.
     #[must_use]
     pub fn has_lease(&self) -> bool {
         now() < self.lease_until.load(Ordering::SeqCst)
+    }
+
+    /// Whether a linearizable read may be answered from the committed state at this moment, without asking.
+    #[must_use]
+    pub fn may_read(&self) -> bool {
+        now() < self.doubt_from.load(Ordering::SeqCst) && self.has_lease()
     }
 
     /// Sizes of the local database as last measured.
@@ -289,7 +303,7 @@ impl Handle {
     /// # Errors
     /// `NoLeader` or `Unavailable` when this Node cannot know the newest committed Revision.
     pub async fn linearize(&self) -> Result<(), Refusal> {
-        if self.board.has_lease() {
+        if self.board.may_read() {
             return Ok(());
         }
         let (reply, answer) = oneshot::channel();

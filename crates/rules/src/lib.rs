@@ -14,6 +14,7 @@ extern crate alloc;
 
 pub mod chain;
 pub mod compaction;
+mod doubt;
 pub mod elector;
 mod exchange;
 pub mod followers;

@@ -11,6 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::chain::Log;
+use crate::doubt::{Doubts, Ripening};
 use crate::elector::Elector;
 use crate::followers::Follower;
 use crate::primary::Tenure;
@@ -47,6 +48,8 @@ pub struct Node {
     pub(crate) caught_up: bool,
     /// What the disk held at the start, less what was cut since: it may have been committed, and shown.
     pub(crate) held: Revision,
+    /// The end of the chain as it was found at the start, until that may be shown.
+    unripe: Revision,
     pub(crate) closing: bool,
     pub(crate) marks: u64,
     /// The epoch Record of a fence that is on its way.
@@ -77,6 +80,8 @@ pub struct Node {
     pub(crate) uncommitted_since: Option<Moment>,
     /// Since when a Record has waited for the bucket.
     unsent_since: Option<Moment>,
+    pub(crate) doubts: Doubts,
+    pub(crate) ripening: Ripening,
 }
 
 impl Node {
@@ -93,7 +98,7 @@ impl Node {
     ) -> Node {
         // Holding a Record of an epoch counts as having seen it.
         let promised = promised.max(log.epoch_at(log.last));
-        let held = log.last;
+        let (held, unripe) = (log.last, log.durable);
         Node {
             leader_id: Arc::from(me.node_id.as_str()),
             elector: Elector::new(me.clone(), settings, peer_address),
@@ -112,6 +117,7 @@ impl Node {
             corrupt: None,
             caught_up: false,
             held,
+            unripe,
             closing: false,
             marks: seed,
             opening: None,
@@ -132,6 +138,8 @@ impl Node {
             voters_changed_at: 0,
             uncommitted_since: None,
             unsent_since: None,
+            doubts: Doubts::default(),
+            ripening: Ripening::default(),
         }
     }
 
@@ -177,11 +185,12 @@ impl Node {
         self.caught_up
     }
 
-    /// Whether it is known what became of everything the disk held at the start. Before, this Node may have
-    /// shown more in its last life than it knows to be committed, and must show nothing.
+    /// Whether it is known what became of everything the disk held at the start, and the chain as it was then
+    /// has ripened. Before, this Node may have shown more in its last life than it knows to be committed, and
+    /// must show nothing.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.log.committed >= self.held
+        self.log.committed >= self.held && self.unripe == Revision::ZERO
     }
 
     /// Why the own disk is not to be relied on, if it is not.
@@ -243,6 +252,9 @@ impl Node {
         };
         self.uploading = true;
         self.unsent_since = Some(now);
+        if last > self.log.committed {
+            self.doubts.begin(last, now);
+        }
         effects.push(Effect::Upload {
             first: self.log.tail_slot(),
             last,
@@ -342,9 +354,14 @@ impl Node {
             tenure if tenure.writes() => self.quorum_committed(),
             _ => Revision::ZERO,
         };
-        let committed = self.log.durable.max(told).min(self.log.appended);
+        let known = self.chain_committed(now).max(told);
+        if known >= self.unripe {
+            self.unripe = Revision::ZERO;
+        }
+        let committed = known.min(self.log.appended);
         if committed > self.log.committed {
             self.log.committed = committed;
+            self.doubts.settle(committed);
             self.uncommitted_since = (self.log.last > committed).then_some(now);
             effects.push(Effect::Release(committed));
         }

@@ -156,6 +156,7 @@ impl Node {
         self.followers.clear();
         self.change = None;
         self.opening = None;
+        self.doubts.clear();
         if core::mem::take(&mut self.uploading) {
             effects.push(Effect::AbandonUpload);
         }

@@ -29,6 +29,9 @@ pub struct Settings {
     pub receipt_timeout: u64,
     /// How long a committed Record may wait for the bucket.
     pub upload_age: u64,
+    /// How long an upload may be under way before linearizable reads wait for it. A Replica that reads the chain
+    /// by itself shows what it read after twice as long.
+    pub upload_doubt: u64,
     /// How many committed Records may wait for the bucket.
     pub upload_records: u64,
     /// Receipts wanted: -1 majority, 0 none (bucket path), K static.
@@ -49,6 +52,7 @@ impl Default for Settings {
             heartbeat_interval: 500,
             receipt_timeout: 500,
             upload_age: 1_000,
+            upload_doubt: 500,
             upload_records: 10_000,
             quorum: crate::quorum::MAJORITY,
         }

@@ -17,8 +17,8 @@ pub struct Checks {
     visible: BTreeMap<Revision, Record>,
     /// The highest acknowledged Revision.
     acknowledged: Revision,
-    /// What each Node has shown in its present life.
-    shown: BTreeMap<usize, Revision>,
+    /// What each Node has shown in its present life, and what it has to begin with in its next one.
+    shown: BTreeMap<usize, (Revision, Revision)>,
     /// The one Primary of each epoch.
     primaries: BTreeMap<Epoch, String>,
     /// How often a floor rose.
@@ -52,7 +52,7 @@ impl Checks {
                 "revision {} was shown with two contents",
                 record.revision
             );
-            let shown = self.shown.entry(node).or_default();
+            let (shown, _) = self.shown.entry(node).or_default();
             assert!(
                 record.revision > *shown,
                 "node {node} went back to {}",
@@ -63,19 +63,34 @@ impl Checks {
                 self.acknowledged = self.acknowledged.max(record.revision);
             }
         }
+        if let Some((shown, before)) = self.shown.get(&node) {
+            assert!(
+                records.is_empty() || shown >= before,
+                "node {node} shows {shown}, and {before} in the life before"
+            );
+        }
     }
 
-    /// A life ended: the next one may begin lower, as it shows nothing before it has read the chain.
-    pub fn died(&mut self, node: usize) {
-        self.shown.remove(&node);
+    /// A life ended. The next one shows nothing at first, and then no less than this one did, if it keeps the disk.
+    pub fn died(&mut self, node: usize, keeps_disk: bool) {
+        let (shown, before) = self.shown.remove(&node).unwrap_or_default();
+        if keeps_disk {
+            self.shown.insert(node, (Revision::ZERO, shown.max(before)));
+        }
     }
 
-    /// Claim 5: a linearizable read misses no acknowledged write.
+    /// Claim 5: a linearizable read misses no acknowledged write, nor what any Node has shown to anybody.
     pub fn linearizable_read(&self, node: usize, shown: Revision) {
         assert!(
             shown >= self.acknowledged,
             "node {node} answers a linearizable read at {shown}, {} is acknowledged",
             self.acknowledged
+        );
+        let newest = self.visible.keys().next_back().copied();
+        let newest = newest.unwrap_or_default();
+        assert!(
+            shown >= newest,
+            "node {node} answers a linearizable read at {shown}, {newest} was shown elsewhere"
         );
     }
 

@@ -1,6 +1,6 @@
 //! Compactions in the weather: Primaries ask for them, and a judge looks at every floor that rises.
 //!
-//! A floor may rise only by a Record that the Node has shown and the bucket holds: whoever deletes below it
+//! A floor may rise only by a Record that is committed and that the bucket holds: whoever deletes below it
 //! must never find that it was not true.
 
 use rules::record::Kind;
@@ -25,15 +25,16 @@ impl World {
         }
     }
 
-    /// A Node may delete below `floor`: the Record that says so is shown and in the chain.
+    /// A Node may delete below `floor`: the Record that says so is committed and in the chain.
     pub(crate) fn floor_rose(&mut self, index: usize, floor: Revision) {
         let node = &self.nodes[index];
-        let shown = &node.log[..node.shown.0 as usize];
-        let mut says = shown
+        let process = node.node.as_ref();
+        let committed = process.map_or(Revision::ZERO, |process| process.log().committed);
+        let mut says = node.log[..committed.0 as usize]
             .iter()
             .filter(|record| record.kind == Kind::Compaction && record.prev_revision == floor);
         let record = says.next().unwrap_or_else(|| {
-            panic!("node {index} raises its floor to {floor}, and no record it has shown says so")
+            panic!("node {index} raises its floor to {floor}, and no committed record says so")
         });
         assert!(floor < record.revision, "a floor above its own record");
         let chain = self.bucket.chain();

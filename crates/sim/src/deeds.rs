@@ -41,7 +41,8 @@ impl World {
                 opening,
             } => self.upload(index, first, last, opening),
             Effect::AbandonUpload => self.nodes[index].upload += 1,
-            Effect::Release(committed) => self.release(index, committed),
+            // Shown at the end of the step, if the Node shows anything yet.
+            Effect::Release(_) => {}
             Effect::Floor(floor) => self.floor_rose(index, floor),
             Effect::Lease(until) => self.nodes[index].lease_until = until,
             Effect::Send(to, message) => self.send(index, &to, message),
@@ -82,13 +83,17 @@ impl World {
         self.send_chunk(index, upload, first, records);
     }
 
-    fn release(&mut self, index: usize, committed: Revision) {
+    /// What is committed is shown, and on the Primary acknowledged, once the Node may show anything.
+    pub(crate) fn show(&mut self, index: usize) {
         let node = &mut self.nodes[index];
+        let Some(process) = node.node.as_ref().filter(|process| process.is_settled()) else {
+            return;
+        };
+        let committed = process.log().committed;
         let shown = std::mem::replace(&mut node.shown, committed);
-        let records = node.log[shown.0 as usize..committed.0 as usize].to_vec();
-        let process = node.node.as_ref();
-        let acknowledges = process.is_some_and(|process| process.tenure() != Tenure::None);
-        self.checks.released(index, &records, acknowledges);
+        let records = &node.log[shown.0 as usize..committed.0 as usize];
+        let acknowledges = process.tenure() != Tenure::None;
+        self.checks.released(index, records, acknowledges);
     }
 
     fn swap_lock(&mut self, index: usize, expected: Option<Version>, lock: Lock) {

@@ -1,6 +1,7 @@
 //! The workload: clients that write to whoever accepts it and read wherever reads are granted.
 
 use bytes::Bytes;
+use rules::node::Node;
 use rules::step::Effect;
 use rules::txn::Change;
 
@@ -31,7 +32,8 @@ impl World {
         self.compacts(index);
         self.flush(index);
         let node = &self.nodes[index];
-        if node.node.is_some() && self.now < node.lease_until {
+        let reads_now = |process: &Node| process.reads_wait_for(self.now).is_none();
+        if node.node.as_ref().is_some_and(reads_now) && self.now < node.lease_until {
             self.checks.linearizable_read(index, node.shown);
         }
     }

@@ -322,10 +322,9 @@ impl World {
             incarnation: format!("{:x}", node.disk.incarnation),
             boot: format!("{seed:x}"),
         };
-        let durable = node.disk.durable;
         let log = node.disk.log();
         node.log = node.disk.records.clone();
-        node.shown = durable;
+        node.shown = Revision::ZERO;
         node.recount();
         let promised = node.disk.promised;
         let address = String::new();
@@ -390,16 +389,19 @@ impl World {
         node.node = None;
         node.life += 1;
         node.lease_until = 0;
+        let mut keeps = true;
         if wipe {
+            keeps = false;
             node.disk = Disk::default();
         } else if old
             && let Some(image) = node.image.clone()
             // A copy of the very same life cannot be told from the disk itself: H13 has its own scenario.
             && image.boot_seq < node.disk.boot_seq
         {
+            keeps = false;
             node.disk = image;
         }
-        self.checks.died(index);
+        self.checks.died(index, keeps);
         let back = self.random.delay(100, 20_000);
         self.at(back, index, Happening::Start);
     }
@@ -459,6 +461,7 @@ impl World {
             self.perform(index, effect);
         }
         self.flush(index);
+        self.show(index);
         self.look(index);
     }
 

@@ -8,8 +8,8 @@ use rules::txn::{Decision, Txn};
 use tokio::sync::oneshot;
 
 use super::reads::Unconfirmed;
-use super::{Driver, Waiting, wall_clock};
-use crate::standing::Outcome;
+use super::{Answer, Driver, Waiting, wall_clock};
+use crate::standing::{Outcome, now};
 
 impl Driver {
     pub(super) fn txn(
@@ -53,8 +53,7 @@ impl Driver {
                 let outcome = Outcome::new(&decision, Some(revision));
                 self.waiting.push_back(Waiting {
                     upto: revision,
-                    outcome,
-                    reply,
+                    answer: Answer::Written(outcome, reply),
                 });
             }
             Err(refusal) => {
@@ -77,14 +76,16 @@ impl Driver {
     ) {
         let upto = decision.base;
         let outcome = Outcome::new(decision, None);
+        self.confirm_when(upto, Unconfirmed::Txn(outcome, reply));
+    }
+
+    /// Confirms `read` as soon as everything up to `upto` is committed.
+    fn confirm_when(&mut self, upto: Revision, read: Unconfirmed) {
         if upto > self.node.log().committed {
-            self.waiting.push_back(Waiting {
-                upto,
-                outcome,
-                reply,
-            });
+            let answer = Answer::Read(read);
+            self.waiting.push_back(Waiting { upto, answer });
         } else {
-            self.confirm(Unconfirmed::Txn(outcome, reply));
+            self.confirm(read);
         }
     }
 
@@ -100,7 +101,9 @@ impl Driver {
         } else if !active && self.primary_elsewhere().is_some() {
             self.ask_primary(reply);
         } else {
-            self.confirm(Unconfirmed::Index(self.node.log().committed, reply));
+            let committed = self.node.log().committed;
+            let upto = self.node.reads_wait_for(now()).unwrap_or(committed);
+            self.confirm_when(upto, Unconfirmed::Index(upto, reply));
         }
     }
 }

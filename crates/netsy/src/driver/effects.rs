@@ -18,15 +18,15 @@ use rules::revision::{Epoch, Revision};
 use rules::step::{Effect, Input};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info, warn};
 
-use super::reads::Unconfirmed;
 use super::restore::{is_damage, may_be_late};
-use super::{Driver, Ended, Event, Waiting};
+use super::{Answer, Driver, Ended, Event};
 use crate::bucket::{Bucket, Document, Slot, Swapped as Settled, Versioned};
 use crate::datafile::{Encoded, chunk, record};
-use crate::standing::now;
+use crate::standing::{Outcome, now};
 use crate::store::Store;
 use rules::refusal::Refusal;
 
@@ -81,8 +81,13 @@ impl Driver {
                 for (_, reply) in std::mem::take(&mut self.held) {
                     let _ = reply.send(Err(self.not_primary()));
                 }
-                for waiting in self.waiting.drain(..) {
-                    let _ = waiting.reply.send(Err(Refusal::LeaderChanged));
+                for waiting in std::mem::take(&mut self.waiting) {
+                    match waiting.answer {
+                        Answer::Written(_, reply) => {
+                            let _ = reply.send(Err(Refusal::LeaderChanged));
+                        }
+                        Answer::Read(read) => read.refuse(self.not_primary()),
+                    }
                 }
             }
             Effect::Corrupt(reason) => {
@@ -135,6 +140,7 @@ impl Driver {
 
     fn release(&mut self, committed: Revision) {
         self.view.release(committed);
+        self.board.set_doubt(self.node.reads_wait_from());
         self.batch.committed = Some(committed);
         self.metrics.committed_revision.set(committed.wire());
         let mut answers = Vec::new();
@@ -146,10 +152,9 @@ impl Driver {
             let Some(waiting) = self.waiting.pop_front() else {
                 break;
             };
-            if waiting.outcome.assigned.is_some() {
-                answers.push(waiting);
-            } else {
-                self.confirm(Unconfirmed::Txn(waiting.outcome, waiting.reply));
+            match waiting.answer {
+                Answer::Written(outcome, reply) => answers.push((outcome, reply)),
+                Answer::Read(read) => self.confirm(read),
             }
         }
         self.answer(answers);
@@ -157,13 +162,13 @@ impl Driver {
 
     /// Sends the answers of one release from a task: a wake-up from there costs a fraction of one from this
     /// thread, and the next Chunk need not wait for them.
-    fn answer(&self, answers: Vec<Waiting>) {
+    fn answer(&self, answers: Vec<(Outcome, oneshot::Sender<Result<Outcome, Refusal>>)>) {
         if answers.is_empty() {
             return;
         }
         self.runtime.spawn(async move {
-            for waiting in answers {
-                let _ = waiting.reply.send(Ok(waiting.outcome));
+            for (outcome, reply) in answers {
+                let _ = reply.send(Ok(outcome));
             }
         });
     }
@@ -310,6 +315,8 @@ impl Driver {
         let origin = self.origin(epoch);
         self.metrics.chunk_records.observe(records.len() as f64);
         self.upload_since = now();
+        // Before it can land: reads that are answered without asking must know.
+        self.board.set_doubt(self.node.reads_wait_from());
         self.batch_urgent |= !self.batch.append.is_empty();
         let abandoned = CancellationToken::new();
         self.upload = Some(abandoned.clone().drop_guard());

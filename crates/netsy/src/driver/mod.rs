@@ -124,10 +124,17 @@ pub enum Ended {
     Refused(String),
 }
 
+/// What is answered when everything up to a Revision is committed.
 struct Waiting {
     upto: Revision,
-    outcome: Outcome,
-    reply: oneshot::Sender<Result<Outcome, Refusal>>,
+    answer: Answer,
+}
+
+enum Answer {
+    /// A write that was assigned.
+    Written(Outcome, oneshot::Sender<Result<Outcome, Refusal>>),
+    /// A read, which then has to be confirmed.
+    Read(reads::Unconfirmed),
 }
 
 pub(crate) struct Driver {

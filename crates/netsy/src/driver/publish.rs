@@ -204,7 +204,7 @@ impl Driver {
             Tenure::Active(_) => (HealthState::Healthy, None),
             Tenure::None if !self.node.is_settled() => (
                 HealthState::Loading,
-                Some("what its disk holds beyond the chain may be committed: it asks".to_owned()),
+                Some("what it holds may not be shown before its fate is known: it asks".to_owned()),
             ),
             Tenure::None if self.primary_elsewhere().is_some() && !self.members.is_empty() => {
                 (HealthState::Healthy, None)

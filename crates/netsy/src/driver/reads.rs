@@ -135,7 +135,7 @@ impl Unconfirmed {
         }
     }
 
-    fn refuse(self, refusal: Refusal) {
+    pub(super) fn refuse(self, refusal: Refusal) {
         match self {
             Unconfirmed::Index(_, reply) => {
                 let _ = reply.send(Err(refusal));
