@@ -11,12 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-import boot, controllers, ending, failures, lists, objects, watches  # noqa: F401 (they hold the steps)
-from plane import Etcd, Netsy, Plane
+import after, boot, controllers, ending, failures, lists, objects, trio_failures, watches  # noqa: F401 (they hold the steps)
+from plane import Plane
+from store import Etcd, Netsy
 from telling import CHAPTERS, Table, World
+from trio import Trio
 
 # `quiet` is told before anything is broken on purpose.
-ORDER = ["boot", "objects", "lists", "controllers", "watches", "quiet", "restart", "failures", "ending", "restore"]
+ORDER = ["boot", "objects", "lists", "controllers", "watches", "quiet", "restart", "failures", "after", "ending", "restore"]
 
 
 def arguments():
@@ -25,6 +27,7 @@ def arguments():
     parser.add_argument("--kwok", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--netsy", type=Path, default=Path("target/release/netsy"), help="the program to try")
     parser.add_argument("--etcd", type=Path, help="an etcd to tell the story of instead, to try the story itself")
+    parser.add_argument("--trio", action="store_true", help="three Nodes with mutual TLS, the bucket on an S3-compatible server")
     parser.add_argument("--only", default=",".join(ORDER), help="chapters, with commas: %(default)s")
     parser.add_argument("--many", type=float, default=1.0, help="part of the full numbers of objects, as 0.1")
     parser.add_argument("--keep", action="store_true", help="keep the directory with logs and data")
@@ -34,7 +37,7 @@ def arguments():
 def main():
     given = arguments()
     home = Path(tempfile.mkdtemp(prefix="netsy-story-"))
-    store = Etcd(home, given.etcd.resolve()) if given.etcd else Netsy(home, given.netsy.resolve())
+    store = store_of(given, home)
     plane = Plane(home, given.kubernetes, given.kwok, store)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"everything is in {home}", flush=True)
@@ -50,8 +53,17 @@ def main():
     return 0 if table.rows and table.good() else 1
 
 
+def store_of(given, home):
+    if given.etcd:
+        return Etcd(home, given.etcd.resolve())
+    return (Trio if given.trio else Netsy)(home, given.netsy.resolve())
+
+
 def tell(table, world, chapters):
     for chapter in (name for name in ORDER if name in chapters):
+        # Three Nodes fail in ways of their own.
+        if chapter == "failures" and isinstance(world.store, Trio):
+            chapter = "trio"
         for title, function in CHAPTERS[chapter]:
             table.tell(chapter, title, function, world)
 

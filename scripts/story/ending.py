@@ -75,8 +75,9 @@ def restored(w):
 
 @step("ending", "the store has no complaints of its own")
 def store(w):
-    bad = [line for line in w.store.process.lines() if "panicked" in line or "ERROR" in line]
-    want(w.store.process.alive() and not bad, f"it said: {bad[:3]}")
+    said = [line for process in w.store.processes for line in process.lines()]
+    bad = [line for line in said if "panicked" in line or "ERROR" in line]
+    want(all(process.alive() for process in w.store.processes) and not bad, f"it said: {bad[:3]}")
     bucket, disk = w.store.size()
     return f"bucket {bucket / 2**20:.0f} MiB, disk {disk / 2**20:.0f} MiB, Compact refused {announced(w)} times"
 

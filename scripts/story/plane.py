@@ -3,9 +3,7 @@ plays the nodes. Everything is on loopback, on ports nobody uses, in one directo
 
 import json
 import os
-import shutil
 import subprocess
-import urllib.request
 
 from api import Api
 from processes import Failed, NotRun, Process, free_port, wait_for
@@ -18,68 +16,6 @@ USERS = {
 }
 # A documentation address: where the `kubernetes` Service says the apiserver is. Nothing connects to it.
 ADVERTISED = "192.0.2.1"
-
-
-class Store:
-    """What stands where etcd would."""
-
-    def __init__(self, home):
-        self.home, self.port = home / "store", free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process = None
-
-    def get(self, path):
-        with urllib.request.urlopen(f"{self.url}{path}", timeout=5) as answer:
-            return answer.read().decode()
-
-    def start(self):
-        self.process.start()
-        wait_for(f"{self.process.name} to be healthy", lambda: json.loads(self.get("/health"))["health"] == "true", 120)
-
-
-class Netsy(Store):
-    """`netsy dev`: one Node, a directory as its bucket."""
-
-    def __init__(self, home, program):
-        super().__init__(home)
-        self.http = free_port()
-        command = [program, "dev", "--dir", self.home, "--listen", f"127.0.0.1:{self.port}"]
-        self.process = Process("netsy", [*command, "--http", f"127.0.0.1:{self.http}"], home)
-
-    def lose_disk(self):
-        """What the Node itself keeps. The bucket stays."""
-        shutil.rmtree(self.home / "node-1")
-
-    def back_up(self, to):
-        shutil.copytree(self.home / "bucket", to)
-
-    def restore(self, copy):
-        """Puts a copy in the place of the bucket; the Node begins with an empty disk."""
-        shutil.rmtree(self.home)
-        shutil.copytree(copy, self.home / "bucket")
-
-    def size(self):
-        """Bytes in the bucket and on the Node's disk."""
-        return tuple(tree_size(self.home / part) for part in ("bucket", "node-1"))
-
-
-class Etcd(Store):
-    """The original, to see that the story is one about etcd."""
-
-    def __init__(self, home, program):
-        super().__init__(home)
-        peer = f"http://127.0.0.1:{free_port()}"
-        command = [program, "--data-dir", self.home, "--log-level", "warn", "--name", "one"]
-        command += ["--listen-client-urls", self.url, "--advertise-client-urls", self.url]
-        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"one={peer}"]
-        self.process = Process("etcd", command, home)
-
-    def size(self):
-        return 0, tree_size(self.home)
-
-
-def tree_size(top):
-    return sum(os.path.getsize(os.path.join(at, name)) for at, _, names in os.walk(top) for name in names)
 
 
 class Plane:
@@ -100,7 +36,7 @@ class Plane:
 
     def all(self):
         """In the order in which they are stopped."""
-        return [self.nodes, self.scheduler, self.controllers, self.apiserver, self.store.process]
+        return [self.nodes, self.scheduler, self.controllers, self.apiserver, *self.store.processes]
 
     def start(self):
         self.store.start()
@@ -122,6 +58,7 @@ class Plane:
     def stop(self):
         for process in self.all():
             process.stop()
+        self.store.stop()
         self.api.forget()
 
     def needs(self, *processes):
@@ -152,7 +89,7 @@ class Plane:
     def apiserver_command(self):
         return [
             self.binaries / "kube-apiserver",
-            f"--etcd-servers={self.store.url}",
+            *self.store.flags(),
             f"--etcd-compaction-interval={self.compaction}",
             "--bind-address=127.0.0.1",
             f"--advertise-address={ADVERTISED}",
@@ -205,7 +142,7 @@ class Plane:
     def kubeadm_preflight(self):
         """What kubeadm complains of before it would start a control plane on this store."""
         settings = {"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration"}
-        settings |= {"etcd": {"external": {"endpoints": [self.store.url]}}, "kubernetesVersion": self.version()}
+        settings |= {"etcd": {"external": self.store.external()}, "kubernetesVersion": self.version()}
         (self.home / "kubeadm.yaml").write_text(json.dumps(settings))
         command = [str(self.binaries / "kubeadm"), "init", "phase", "preflight", "--config", "kubeadm.yaml"]
         return subprocess.run(command, cwd=self.home, capture_output=True, text=True, timeout=120).stderr

@@ -92,7 +92,7 @@ def through_restart(w):
     watcher = Watcher(w.api, PATH, now(w))
     starts = w.plane.apiserver.starts
     w.ledger.created(PATH, w.api.create(PATH, configmap("before-restart")))
-    w.store.process.stop()
+    w.store.stop()
     w.store.start()
     wait_for("a write to be taken", lambda: w.ledger.created(PATH, w.api.create(PATH, configmap("after-restart"))) or True, 60)
     watcher.wait("ADDED", "after-restart", 60)
