@@ -1,4 +1,5 @@
-//! Failover: how long writes stand still when the Primary, the Elector or both are stopped, killed or paused.
+//! Failover: how long writes stand still when the Primary, the Elector or both are stopped, killed, paused or
+//! cut off.
 //!
 //! One client per Node writes all the time with a short rest between; the gap is what they see together: from
 //! the last write acknowledged before the fault to the first that was begun and acknowledged after it. Each
@@ -15,6 +16,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cluster::{Cluster, Plan, Roles};
 use crate::dice::{Dice, fresh_seed};
+use crate::network::{BUCKET, Network};
 use crate::node::{Place, Timing};
 use crate::report::median;
 use crate::server::Target as _;
@@ -38,6 +40,9 @@ pub(crate) struct Failover {
     /// Timeouts of the Nodes.
     #[arg(long, value_enum, default_value_t = Timing::Default)]
     timing: Timing,
+    /// Where the bucket is.
+    #[arg(long, value_enum, default_value_t = Place::Local)]
+    bucket: Place,
     /// Milliseconds a client rests between two writes.
     #[arg(long, default_value_t = 5)]
     rest: u64,
@@ -66,7 +71,14 @@ enum Fault {
     Both,
     /// SIGSTOP of the Primary, while another Node is Elector.
     Pause,
+    /// The Primary is cut off from the other Nodes for ten seconds; it still reaches the bucket and its clients.
+    Partition,
+    /// The same, and from the bucket, too. Needs a bucket that can be cut off: `--bucket s3`.
+    Exile,
 }
+
+/// How long the Primary is cut off.
+const CUT: Duration = Duration::from_secs(10);
 
 impl Fault {
     /// The longest gap allowed with default timeouts, in seconds; 0 where writes need not stand still at all.
@@ -75,7 +87,7 @@ impl Fault {
             Fault::Graceful => Some(0.5),
             Fault::Primary => Some(5.0),
             Fault::Both => Some(12.0),
-            Fault::Elector | Fault::Pause => None,
+            Fault::Elector | Fault::Pause | Fault::Partition | Fault::Exile => None,
         }
     }
 
@@ -87,29 +99,43 @@ impl Fault {
         roles.active
             && match self {
                 Fault::Graceful | Fault::Both => true,
-                Fault::Primary | Fault::Elector | Fault::Pause => primary != elector,
+                _ => primary != elector,
             }
     }
 
     fn targets(self, roles: &Roles) -> Vec<usize> {
         let (primary, elector) = (roles.primary, roles.elector);
         let mut targets: Vec<usize> = match self {
-            Fault::Graceful | Fault::Primary | Fault::Pause => primary.into_iter().collect(),
             Fault::Elector => elector.into_iter().collect(),
             Fault::Both => primary.into_iter().chain(elector).collect(),
+            _ => primary.into_iter().collect(),
         };
         targets.sort_unstable();
         targets.dedup();
         targets
     }
+
+    /// What is cut, when Node `index` of `nodes` is cut off.
+    fn ways(self, index: usize, nodes: usize) -> Vec<(usize, usize)> {
+        let others = (0..nodes).filter(|other| *other != index);
+        let bucket = (self == Fault::Exile).then_some(BUCKET);
+        let ends = others.chain(bucket);
+        ends.flat_map(|end| [(index, end), (end, index)]).collect()
+    }
+
+    fn cuts(self) -> bool {
+        matches!(self, Fault::Partition | Fault::Exile)
+    }
 }
 
-const FAULTS: [Fault; 5] = [
+const FAULTS: [Fault; 7] = [
     Fault::Graceful,
     Fault::Primary,
     Fault::Elector,
     Fault::Both,
     Fault::Pause,
+    Fault::Partition,
+    Fault::Exile,
 ];
 
 /// When writes were begun and acknowledged, over all clients.
@@ -132,28 +158,50 @@ impl Failover {
         let dir = tempfile::Builder::new()
             .prefix("netsy-failover-")
             .tempdir()?;
+        let faults = self.faults()?;
+        // Relays only where something is to be cut: they take their time.
+        let cuts = faults.iter().any(|fault| fault.cuts());
+        let network = cuts.then(|| Network::new(self.nodes));
         let plan = Plan {
             binary: &self.netsy,
             dir: dir.path(),
             count: self.nodes,
-            place: Place::Local,
-            prefix: "failover".to_owned(),
+            place: self.bucket,
+            prefix: format!("failover-{}", std::process::id()),
             timing: self.timing,
             more: "",
-            network: None,
+            network: network.as_ref(),
         };
-        let mut cluster = Cluster::lay_out(&plan).await?;
-        cluster.start_all(Duration::from_secs(60)).await?;
-        let outcome = self.all(&mut cluster).await;
+        let mut trial = Trial {
+            cluster: Cluster::lay_out(&plan).await?,
+            network: network.clone(),
+        };
+        for index in 0..self.nodes {
+            trial.start(index)?;
+        }
+        trial.cluster.ready(Duration::from_secs(60)).await?;
+        let outcome = self.all(&mut trial, &faults).await;
         if outcome.is_err() {
             println!("kept: {}", dir.keep().display());
         }
         outcome
     }
 
-    async fn all(&self, cluster: &mut Cluster) -> Result<()> {
+    /// The faults asked for; all that this bucket allows by default.
+    fn faults(&self) -> Result<Vec<Fault>> {
+        let possible = |fault: &Fault| *fault != Fault::Exile || self.bucket == Place::S3;
+        if let Some(fault) = self.only.iter().find(|fault| !possible(fault)) {
+            bail!("{fault:?} needs a bucket that can be cut off: --bucket s3, under .ci/s3");
+        }
+        let wanted = |fault: &Fault| self.only.is_empty() || self.only.contains(fault);
+        let faults = FAULTS.into_iter();
+        Ok(faults.filter(wanted).filter(possible).collect())
+    }
+
+    async fn all(&self, trial: &mut Trial, faults: &[Fault]) -> Result<()> {
         let acknowledged = Arc::new(Acknowledged::default());
-        let clients: Vec<_> = cluster
+        let clients: Vec<_> = trial
+            .cluster
             .endpoints()
             .into_iter()
             .enumerate()
@@ -168,13 +216,10 @@ impl Failover {
             self.nodes, self.timing
         );
         println!("fault      runs     p50     p90     max   floor");
-        for fault in FAULTS {
-            if !self.only.is_empty() && !self.only.contains(&fault) {
-                continue;
-            }
+        for fault in faults.iter().copied() {
             let mut gaps = Vec::new();
             for _ in 0..self.runs {
-                gaps.push(self.once(cluster, fault, &acknowledged, &mut dice).await?);
+                gaps.push(self.once(trial, fault, &acknowledged, &mut dice).await?);
             }
             missed.extend(self.tell(fault, &gaps));
         }
@@ -218,25 +263,27 @@ impl Failover {
     /// One fault; the gap in milliseconds.
     async fn once(
         &self,
-        cluster: &mut Cluster,
+        trial: &mut Trial,
         fault: Fault,
         acknowledged: &Acknowledged,
         dice: &mut Dice,
     ) -> Result<f64> {
-        let roles = self.arrange(cluster, fault).await?;
+        let roles = self.arrange(trial, fault).await?;
         // Somewhere between two heartbeats and renewals, and not always at the same place.
         tokio::time::sleep(Duration::from_millis(1500 + dice.below(2500))).await;
-        let now = cluster.roles().await?;
+        let now = trial.cluster.roles().await?;
         let roles = if fault.suits(&now) { now } else { roles };
         let targets = fault.targets(&roles);
         let last = acknowledged.times(|times| times.last().map(|(_, answered)| *answered));
         let last = last.context("no write was acknowledged before the fault")?;
         let begun = Instant::now();
         for index in &targets {
+            let node = &mut trial.cluster.nodes[*index];
             match fault {
-                Fault::Graceful => cluster.nodes[*index].signal("TERM")?,
-                Fault::Pause => cluster.nodes[*index].signal("STOP")?,
-                _ => cluster.nodes[*index].kill(),
+                Fault::Graceful => node.signal("TERM")?,
+                Fault::Pause => node.signal("STOP")?,
+                Fault::Partition | Fault::Exile => trial.cut(&fault.ways(*index, self.nodes)),
+                _ => node.kill(),
             }
         }
         let struck = Instant::now();
@@ -244,12 +291,12 @@ impl Failover {
         if too_many {
             tokio::time::sleep(SUPERVISED).await;
             for index in &targets {
-                cluster.nodes[*index].start()?;
+                trial.start(*index)?;
             }
         }
         let gap = self.gap(acknowledged, fault, (last, begun, struck)).await;
         if gap.is_ok() && !too_many {
-            self.put_back(cluster, fault, &targets).await?;
+            self.put_back(trial, fault, &targets).await?;
         }
         gap
     }
@@ -266,6 +313,8 @@ impl Failover {
         let settle = match fault {
             Fault::Graceful => Duration::from_secs(3),
             Fault::Elector => Duration::from_secs(1),
+            // Who is cut off may go on for a while by way of the bucket.
+            Fault::Partition | Fault::Exile => CUT,
             _ => Duration::ZERO,
         };
         loop {
@@ -291,18 +340,17 @@ impl Failover {
     }
 
     /// Gets roles as the fault wants them: where Primary and Elector are one Node, it is stopped and started.
-    async fn arrange(&self, cluster: &mut Cluster, fault: Fault) -> Result<Roles> {
+    async fn arrange(&self, trial: &mut Trial, fault: Fault) -> Result<Roles> {
         let patience = Duration::from_secs(self.patience);
         for _ in 0..10 {
-            cluster.ready(patience).await?;
-            let roles = self.whole(cluster).await?;
+            trial.cluster.ready(patience).await?;
+            let roles = self.whole(&trial.cluster).await?;
             if fault.suits(&roles) {
                 return Ok(roles);
             }
             if let Some(index) = roles.primary {
-                let node = &mut cluster.nodes[index];
-                node.terminate(patience).await?;
-                node.start()?;
+                trial.cluster.nodes[index].terminate(patience).await?;
+                trial.start(index)?;
             }
         }
         bail!("{fault:?}: Primary and Elector are always the same Node")
@@ -323,12 +371,13 @@ impl Failover {
         }
     }
 
-    async fn put_back(&self, cluster: &mut Cluster, fault: Fault, targets: &[usize]) -> Result<()> {
+    async fn put_back(&self, trial: &mut Trial, fault: Fault, targets: &[usize]) -> Result<()> {
         let patience = Duration::from_secs(self.patience);
         for index in targets {
-            let node = &mut cluster.nodes[*index];
+            let node = &mut trial.cluster.nodes[*index];
             match fault {
                 Fault::Pause => node.signal("CONT")?,
+                Fault::Partition | Fault::Exile => trial.heal(&fault.ways(*index, self.nodes)),
                 Fault::Graceful => {
                     let deadline = Instant::now() + patience;
                     while node.ended().is_none() {
@@ -337,12 +386,41 @@ impl Failover {
                         }
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
-                    node.start()?;
+                    trial.start(*index)?;
                 }
-                _ => node.start()?,
+                _ => trial.start(*index)?,
             }
         }
-        cluster.ready(patience).await
+        trial.cluster.ready(patience).await
+    }
+}
+
+/// The cluster, and the network that it may be cut off by.
+struct Trial {
+    cluster: Cluster,
+    network: Option<Network>,
+}
+
+impl Trial {
+    fn start(&mut self, index: usize) -> Result<()> {
+        let node = &mut self.cluster.nodes[index];
+        node.start()?;
+        if let Some(network) = &self.network {
+            network.process(index, node.pid());
+        }
+        Ok(())
+    }
+
+    fn cut(&self, ways: &[(usize, usize)]) {
+        if let Some(network) = &self.network {
+            network.cut(ways);
+        }
+    }
+
+    fn heal(&self, ways: &[(usize, usize)]) {
+        if let Some(network) = &self.network {
+            network.heal(ways);
+        }
     }
 }
 
@@ -385,5 +463,10 @@ mod tests {
         assert_eq!(Fault::Elector.targets(&roles(2, 0)), [0]);
         assert!(!Fault::Primary.suits(&roles(1, 1)) && Fault::Graceful.suits(&roles(1, 1)));
         assert!(!Fault::Graceful.suits(&Roles::default()));
+        assert_eq!(
+            Fault::Partition.ways(1, 3),
+            [(1, 0), (0, 1), (1, 2), (2, 1)]
+        );
+        assert!(Fault::Exile.ways(1, 3).contains(&(BUCKET, 1)));
     }
 }
