@@ -224,15 +224,22 @@ impl Node {
         self.server.as_ref().map(Server::pid)
     }
 
-    /// Deletes its disk; the process must be gone.
+    /// Deletes everything on its disk; the process must be gone.
     pub(crate) fn wipe(&self) -> Result<()> {
         let disk = disk(&self.member.dir);
-        match std::fs::remove_dir_all(&disk) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("deleting {}", disk.display()))
-            }
-            _ => Ok(()),
+        if !disk.exists() {
+            return Ok(());
         }
+        for file in std::fs::read_dir(&disk)? {
+            let file = file?.path();
+            let gone = if file.is_dir() {
+                std::fs::remove_dir_all(&file)
+            } else {
+                std::fs::remove_file(&file)
+            };
+            gone.with_context(|| format!("deleting {}", file.display()))?;
+        }
+        Ok(())
     }
 
     /// Where its clients reach it.

@@ -15,6 +15,7 @@ use clap::Args;
 use tokio::task::JoinHandle;
 
 mod clients;
+mod disks;
 mod history;
 mod nemesis;
 mod shared;
@@ -26,9 +27,10 @@ use crate::dice::{Dice, fresh_seed};
 use crate::kill::ledger::{Content, Violation};
 use crate::kill::replay;
 use crate::network::Network;
-use crate::node::{Place, Timing};
+use crate::node::{Place, Timing, disk};
 use crate::wire::Client;
 use crate::wire::datafile::RecordKind;
+use disks::Disks;
 use history::Log;
 use nemesis::{Arsenal, Nemesis};
 use shared::{GROUP, Shared};
@@ -69,6 +71,9 @@ pub(crate) struct Storm {
     /// No disk is ever deleted.
     #[arg(long)]
     keep_disks: bool,
+    /// MiB of each Node's disk, which is filled now and then. 0 leaves disks as they are; others need root.
+    #[arg(long, default_value_t = 0)]
+    small_disks: u64,
     /// No partitions; peers reach one another straight.
     #[arg(long)]
     no_cuts: bool,
@@ -97,6 +102,8 @@ struct Trial {
     options: Storm,
     cluster: Cluster,
     network: Network,
+    /// Disks that can be filled, if they can.
+    disks: Option<Disks>,
     dice: Dice,
     shared: Arc<Shared>,
     log: Log,
@@ -167,11 +174,16 @@ impl Trial {
             network: relayed.then_some(&network),
         };
         let cluster = Cluster::lay_out(&plan).await?;
+        let places = cluster.nodes.iter().map(|node| disk(&node.member.dir));
+        let small = options.small_disks;
+        let disks = (small > 0).then(|| Disks::mount(places.collect(), small));
+        let disks = disks.transpose()?;
         let shared = Shared::new(options.nodes, options.groups * GROUP, options.sabotage);
         Ok(Trial {
             options,
             cluster,
             network,
+            disks,
             dice: Dice::new(seed),
             shared,
             log: Log::default(),
@@ -209,6 +221,7 @@ impl Trial {
         let mut nemesis = Nemesis::new(
             &mut self.cluster,
             &self.network,
+            self.disks.as_ref(),
             &self.shared,
             dice,
             arsenal,

@@ -1,5 +1,5 @@
-//! The nemesis of a storm: kills, pauses, stops and cuts off Nodes, one at a time or several, and puts each
-//! back after a while. It aims at roles as often as at Nodes.
+//! The nemesis of a storm: kills, pauses, stops and cuts off Nodes, fills disks, one at a time or several, and puts
+//! each back after a while. It aims at roles as often as at Nodes.
 //!
 //! It deletes disks as the documentation allows it: never so many that voters of the register, or what only
 //! they hold, would be gone. Whatever ends without its doing is a violation.
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::disks::Disks;
 use super::shared::Shared;
 use crate::cluster::Cluster;
 use crate::dice::Dice;
@@ -56,12 +57,15 @@ pub(super) struct Arsenal {
 pub(super) struct Nemesis<'a> {
     pub(super) cluster: &'a mut Cluster,
     network: &'a Network,
+    disks: Option<&'a Disks>,
     shared: &'a Shared,
     dice: Dice,
     arsenal: Arsenal,
     states: Vec<State>,
     started: Vec<Instant>,
     cuts: Vec<(Instant, Vec<(usize, usize)>)>,
+    /// Full disks.
+    full: Vec<(Instant, usize)>,
     /// Disks that are gone.
     gone: HashSet<String>,
     wiped: Option<Instant>,
@@ -74,6 +78,7 @@ impl<'a> Nemesis<'a> {
     pub(super) fn new(
         cluster: &'a mut Cluster,
         network: &'a Network,
+        disks: Option<&'a Disks>,
         shared: &'a Shared,
         dice: Dice,
         arsenal: Arsenal,
@@ -83,12 +88,14 @@ impl<'a> Nemesis<'a> {
         Nemesis {
             cluster,
             network,
+            disks,
             shared,
             dice,
             arsenal,
             states,
             started: vec![Instant::now(); nodes],
             cuts: Vec::new(),
+            full: Vec::new(),
             gone: HashSet::new(),
             wiped: None,
             done: BTreeMap::new(),
@@ -125,24 +132,46 @@ impl<'a> Nemesis<'a> {
         for (until, _) in &mut self.cuts {
             *until = now;
         }
-        while !self.states.iter().all(|state| matches!(state, State::Up)) || !self.cuts.is_empty() {
+        for (until, _) in &mut self.full {
+            *until = now;
+        }
+        while !self.is_peaceful() {
             self.tend()?;
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
         Ok(())
     }
 
+    fn is_peaceful(&self) -> bool {
+        let up = self.states.iter().all(|state| matches!(state, State::Up));
+        up && self.cuts.is_empty() && self.full.is_empty()
+    }
+
     /// Ends what has lasted long enough, and looks after those who ended by themselves.
     fn tend(&mut self) -> Result<()> {
         let now = Instant::now();
+        self.tend_nodes(now)?;
+        self.tend_cuts(now);
+        if let Some(disks) = self.disks {
+            for (_, index) in self.full.extract_if(.., |(until, _)| now >= *until) {
+                disks.free(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tend_nodes(&mut self, now: Instant) -> Result<()> {
         for index in 0..self.states.len() {
             let node = &mut self.cluster.nodes[index];
             match self.states[index] {
                 State::Up => {
                     if let Some(status) = node.ended() {
                         let (name, why) = (&node.member.name, node.last_words());
-                        self.shared
-                            .accuse(format!("{name} ended by itself with {status}: {why}"));
+                        // Nobody can start on a full disk.
+                        if !self.full.iter().any(|(_, full)| *full == index) {
+                            self.shared
+                                .accuse(format!("{name} ended by itself with {status}: {why}"));
+                        }
                         node.kill();
                         // Once told, it is given time: one that cannot start would be all we hear of.
                         let until = now + Duration::from_secs(2);
@@ -184,17 +213,18 @@ impl<'a> Nemesis<'a> {
                 State::Paused { .. } | State::Down { .. } => {}
             }
         }
-        let (due, kept) = self.cuts.drain(..).partition(|(until, _)| now >= *until);
-        self.cuts = kept;
-        let due: Vec<(Instant, Vec<_>)> = due;
-        for (_, ways) in due {
+        Ok(())
+    }
+
+    fn tend_cuts(&mut self, now: Instant) {
+        let due = self.cuts.extract_if(.., |(until, _)| now >= *until);
+        for (_, ways) in due.collect::<Vec<_>>() {
             self.network.heal(&ways);
             // A way that another cut holds, too, stays cut.
             for (_, ways) in &self.cuts {
                 self.network.cut(ways);
             }
         }
-        Ok(())
     }
 
     /// Does one thing to one Node or several.
@@ -213,12 +243,14 @@ impl<'a> Nemesis<'a> {
         }
         let cuts = u64::from(self.arsenal.cuts) * 25;
         let bucket = u64::from(self.arsenal.bucket) * 15;
-        match self.dice.weighted(&[35, 25, 12, cuts, bucket]) {
+        let disks = u64::from(self.disks.is_some()) * 12;
+        match self.dice.weighted(&[35, 25, 12, cuts, bucket, disks]) {
             0 => self.kill(aim, &targets).await?,
             1 => self.pause(aim, &targets)?,
             2 => self.stop(aim, &targets)?,
             3 => self.cut_off(aim, targets[0]),
-            _ => self.take_bucket(&targets),
+            4 => self.take_bucket(&targets),
+            _ => self.fill_disks(aim, &targets)?,
         }
         Ok(())
     }
@@ -358,6 +390,20 @@ impl<'a> Nemesis<'a> {
             "no bucket"
         };
         self.tell(what, "Nodes", &targets, &format!(" for {span} ms"));
+    }
+
+    fn fill_disks(&mut self, aim: &'static str, targets: &[usize]) -> Result<()> {
+        let Some(disks) = self.disks else {
+            return Ok(());
+        };
+        let span = 500 + self.dice.below(6000);
+        for index in targets {
+            disks.fill(*index)?;
+            let until = Instant::now() + Duration::from_millis(span);
+            self.full.push((until, *index));
+        }
+        self.tell("a full disk", aim, targets, &format!(" for {span} ms"));
+        Ok(())
     }
 
     fn hold(&mut self, ways: Vec<(usize, usize)>) -> u64 {
