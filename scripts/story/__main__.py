@@ -47,8 +47,8 @@ def main():
         tell(table, World(plane, given.many), given.only.split(","))
     finally:
         plane.stop()
-        if not given.keep and table.good():
-            shutil.rmtree(home)
+    if not given.keep and table.good():
+        shutil.rmtree(home)
     table.show()
     return 0 if table.rows and table.good() else 1
 

@@ -43,8 +43,8 @@ class Trio(Store):
     def __init__(self, home, program):
         super().__init__(home)
         self.home.mkdir()
-        # .ci/s3 has started the server, and ends it.
-        self.endpoint, self.bucket = os.environ["NETSY_TEST_S3_ENDPOINT"], os.environ["NETSY_TEST_S3_BUCKET"]
+        # .ci/s3 has started the server, and ends it. Netsy would take these for settings of its own.
+        self.endpoint, self.bucket = (os.environ.pop(f"NETSY_TEST_S3_{name}") for name in ("ENDPOINT", "BUCKET"))
         self.relay = Relay(int(self.endpoint.rsplit(":", 1)[1]))
         names = [word for name in NAMES for word in ("--node", name)]
         certs = [program, "certs", "--dir", self.home / "certs", "--cluster-id", CLUSTER, *names, "--client", "apiserver"]
