@@ -48,6 +48,21 @@ def cached(w):
     return f"they waited {1000 * waits[0] / max(waits[1], 1):.1f} ms on average since the start"
 
 
+@step("ending", "what was compacted answers 410, and a new list, or the rest of an old one, recovers")
+def expired(w):
+    if not w.begun:
+        raise NotRun("no list was begun")
+    exact = f"{LISTED}?limit=500&resourceVersionMatch=Exact&resourceVersion={w.begun['resourceVersion']}"
+    # Ten minutes, and ten thousand Revisions, are kept.
+    wait_for("the old resourceVersion to expire", lambda: w.api.ask("GET", exact).code == 410, 900, 5)
+    answer = w.api.ask("GET", f"{LISTED}?limit=500&continue={w.begun['continue']}")
+    want(answer.code == 410 and answer.body["reason"] == "Expired", f"the old continue answered {answer}")
+    # The answer carries another continue, for the rest of the list as it is now.
+    rest = w.api.get(f"{LISTED}?limit=500&continue={answer.body['metadata']['continue']}")
+    want(rest["items"] and int(rest["metadata"]["resourceVersion"]) > int(w.begun["resourceVersion"]), "no rest of the list")
+    want(w.api.get(f"{LISTED}?limit=1")["items"], "no new list")
+
+
 @step("ending", "a new apiserver finds everything")
 def new_apiserver(w):
     w.plane.apiserver.stop()

@@ -28,6 +28,8 @@ class World:
         # How many objects lists, controllers and namespaces are tried with, as a part of the full number.
         self.many = many
         self.load = None
+        # What a list said of itself that was begun early and left alone.
+        self.begun = None
         # Objects that are in the copy of the bucket.
         self.copied = {}
 
