@@ -392,9 +392,9 @@ async fn many_that_are_due_at_once_leave_room_for_clients() {
 
     // After the start all of them have the same time left.
     let setup = expiring(place.node("one")).with(|config| config.limits.pending_writes = 40);
+    setup.sky.set(|_| Fault::Delay(Duration::from_millis(50)));
     let node = setup.start().await;
     node.healthy().await;
-    node.sky.set(|_| Fault::Delay(Duration::from_millis(20)));
     let mut most = 0;
     let mut written = 0;
     while metric(&node, "netsy_expired_keys_total").await < 400 {
@@ -403,7 +403,7 @@ async fn many_that_are_due_at_once_leave_room_for_clients() {
         written += 1;
         most = most.max(metric(&node, "netsy_pending_writes").await);
     }
-    assert!(written > 20, "{written} writes meanwhile");
+    assert!(written > 3, "{written} writes meanwhile");
     assert!(most <= 11, "{most} waited");
     assert_eq!(there(&node).await.0, Vec::<String>::new());
     node.kill().await;
