@@ -43,8 +43,8 @@ pub const fn id(ttl: i64, random: u32) -> i64 {
     (open | seal(open)) as i64
 }
 
-/// After how many seconds what was written with the lease `id` is to be deleted. `None` for 0 and for every id that [`id`]
-/// did not make; one in 65,536 of those that clients make up is taken for one of ours.
+/// After how many seconds what was written with the lease `id` is to be deleted. `None` for 0, and for every
+/// id that [`id`] did not make; one in 65,536 of those that clients make up at random is taken for ours.
 #[must_use]
 pub const fn ttl(id: i64) -> Option<i64> {
     let ttl = id >> TTL_AT;
@@ -146,9 +146,9 @@ impl Schedule {
         });
     }
 
-    /// The delete of the key whose time ended first, if it has, decided against the newest state: it is not
-    /// deleted if it was written since. Nothing is due that is not `committed` yet. The key stays scheduled until the Record of its delete
-    /// is noted.
+    /// The delete of the key whose time ended first, if it has, decided against the newest state: a key that
+    /// was written since is not deleted. Nothing is due that is not `committed` yet. The key stays scheduled
+    /// until the Record of its delete is noted.
     pub fn due(&mut self, newest: &dyn Newest, committed: Revision) -> Option<Change> {
         loop {
             let (&(end, revision), key) = self.ends.first_key_value()?;

@@ -1,7 +1,7 @@
 //! Expiry beside its naive twin: any order of writes, ticks and standstills, any pace of the walk.
 //!
-//! The twin remembers of each key when it was written, by whom and for how long, and adds up every tick since. Beside
-//! it runs a real clock, which neither of them is shown, and by which no key may ever go early.
+//! The twin remembers of each key when it was written and for how long, and adds up every tick since. Beside
+//! it runs a real clock, by which no key may ever go early.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ fn foreign_ids_tell_nothing() {
     let kinds: [fn(i64) -> i64; 5] = [
         |n| n,
         // Milliseconds since 1970, and a counter below them.
-        |n| (1_790_000_000_000 + n / 256) << 8 | n % 256,
+        |n| ((1_790_000_000_000 + n / 256) << 8) | (n % 256),
         // etcd's own: a member, a time and a counter.
         |n| 0x694d << 48 | (n << 8),
         // The ids a Node gives out that has the setting off.
@@ -371,7 +371,8 @@ fn time_stands_still_while_nobody_could_write() {
     // The machine sleeps for an hour: a second of it counts.
     now += 3_600_000;
     schedule.pass(now, &world.log, false);
-    // The gate is shut for a minute, then a write waits as long for its commit: a second counts until that is noticed.
+    // The gate is shut for a minute, then a write waits as long for its commit: a second counts before
+    // that is noticed.
     pass(&mut schedule, &mut now, &world, true, 60_000);
     world.put("b", 0);
     pass(&mut schedule, &mut now, &world, false, 60_000);

@@ -29,8 +29,8 @@ pub const fn id(ttl: i64, random: u32) -> i64 {
     }
 }
 
-/// The TTL in seconds that an id of ours tells, whether what is written with it expires or not. An id that a client chose itself tells nothing; `None`
-/// where that can be seen.
+/// The TTL in seconds that an id of ours tells, whether what is written with it expires or not. An id that a
+/// client chose itself tells nothing; `None` where that can be seen.
 #[must_use]
 pub const fn ttl(id: i64) -> Option<i64> {
     let ttl = id >> RANDOM_BITS;
