@@ -67,6 +67,9 @@ struct Dev {
     /// Only this Node of the cluster, such as one that was killed.
     #[arg(long, value_name = "I", requires = "nodes", value_parser = clap::value_parser!(u16).range(1..=9))]
     node: Option<u16>,
+    /// Delete keys when the TTL of their lease has passed: the setting `leases.expire`.
+    #[arg(long)]
+    leases_expire: bool,
     /// Started by the parent of a cluster.
     #[arg(long, hide = true)]
     under_parent: bool,
@@ -203,6 +206,7 @@ fn run_dev(dev: &Dev) -> Result<(), RunError> {
                 nodes,
                 dir,
                 listen: first,
+                leases_expire: dev.leases_expire,
             };
             return on_runtime(run_cluster(cluster));
         };
@@ -211,8 +215,9 @@ fn run_dev(dev: &Dev) -> Result<(), RunError> {
         })?;
         listen = address.to_string();
     }
-    let config = Config::dev_node(&dir, &listen, &dev.http, number)
+    let mut config = Config::dev_node(&dir, &listen, &dev.http, number)
         .map_err(|mistakes| refuse("start `netsy dev`".into(), &mistakes))?;
+    config.leases.expire = dev.leases_expire;
     std::fs::create_dir_all(&dir).map_err(|error| {
         let attempted = format!("make the directory `{}`", dir.display());
         RunError::setup(attempted, error, "choose another `--dir`")

@@ -256,6 +256,7 @@ async fn serve(
     let mut limits = api::Limits::default();
     limits.watch.progress_every = config.watch.progress_interval.max(PROGRESS_MIN);
     limits.quota = config.storage.quota.unwrap_or(0);
+    limits.leases_expire = config.leases.expire;
     limits.request_bytes = usize::try_from(config.limits.request_bytes).unwrap_or(usize::MAX);
     let door = tokio::spawn(api::serve(clients, acceptor, handle, limits, api_metrics));
     let runtime = tokio::runtime::Handle::current();
@@ -364,6 +365,7 @@ fn parts(
             interval: config.compaction.interval,
         },
         quota: config.storage.quota,
+        expires: config.leases.expire,
         silence_max: SILENCE_MAX,
         answers_stale: config.reads.when_degraded == WhenDegraded::Stale,
         peers: None,

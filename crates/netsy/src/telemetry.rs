@@ -116,6 +116,10 @@ pub struct Metrics {
     pub watches_lagging: Gauge,
     /// Linearizable reads that a Degraded Node answered from what it had (`reads.when_degraded = "stale"`).
     pub stale_reads: Counter,
+    /// Keys that will be deleted when their lease has run out; 0 on a Replica.
+    pub expiring_keys: Gauge,
+    /// Keys deleted because their lease had run out.
+    pub expired_keys: Counter,
     /// New certificates taken, or not.
     pub tls_reloads: Outcomes,
 }
@@ -204,6 +208,8 @@ impl Metrics {
             watches: new(r, "netsy_watches", "Watches on open streams"),
             watches_lagging: new(r, "netsy_watches_lagging", "Watches that are behind and read history"),
             stale_reads: new(r, "netsy_stale_reads_total", "Linearizable reads answered stale by a Degraded Node"),
+            expiring_keys: new(r, "netsy_expiring_keys", "Keys that the Primary will delete when their lease has run out (`leases.expire`)"),
+            expired_keys: new(r, "netsy_expired_keys_total", "Keys deleted because their lease had run out (`leases.expire`)"),
             tls_reloads: outcomes(r, "netsy_tls_reloads_total", "Changed certificate files by result (ok, failed)"),
             registry: Registry::default(),
         };

@@ -17,6 +17,7 @@ pub mod compaction;
 mod doubt;
 pub mod elector;
 mod exchange;
+pub mod expiry;
 pub mod followers;
 pub mod key;
 pub mod message;

@@ -25,6 +25,15 @@ pub struct Cluster {
     pub dir: std::path::PathBuf,
     /// The first Node's client address.
     pub listen: SocketAddr,
+    /// `--leases-expire`.
+    pub leases_expire: bool,
+}
+
+impl Cluster {
+    /// The flag that all Nodes were given beside their addresses, if it was.
+    fn more(&self) -> Option<&'static str> {
+        self.leases_expire.then_some("--leases-expire")
+    }
 }
 
 /// The address of Node `index` (from 1) when the first one is at `first`; port 0 stays 0.
@@ -58,11 +67,14 @@ pub async fn run(cluster: &Cluster, stop: CancellationToken) -> Result<(), RunEr
         let Ok((index, how)) = ended else { continue };
         if !stop.is_cancelled() {
             eprintln!(
-                "node-{index} ended: {how}; `netsy dev --dir {} --listen {} --nodes {} --node {index}` \
+                "node-{index} ended: {how}; `netsy dev --dir {} --listen {} --nodes {} --node {index}{}` \
                  starts it again",
                 cluster.dir.display(),
                 cluster.listen,
                 cluster.nodes,
+                cluster
+                    .more()
+                    .map_or(String::new(), |flag| format!(" {flag}")),
             );
         }
     }
@@ -77,6 +89,7 @@ fn start(program: &Path, cluster: &Cluster, index: u16) -> Result<Child, RunErro
         .args(["--listen", &cluster.listen.to_string()])
         .args(["--nodes", &cluster.nodes.to_string()])
         .args(["--node", &index.to_string()])
+        .args(cluster.more())
         .arg("--under-parent")
         .stdin(Stdio::null())
         .kill_on_drop(true)

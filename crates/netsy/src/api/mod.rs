@@ -77,6 +77,8 @@ pub struct Limits {
     pub watch: WatchLimits,
     /// What Status calls the storage quota, in bytes; 0 is none.
     pub quota: u64,
+    /// Whether leases are granted by which keys expire.
+    pub leases_expire: bool,
 }
 
 impl Default for Limits {
@@ -90,6 +92,7 @@ impl Default for Limits {
             ping_every: Duration::from_secs(30),
             watch: WatchLimits::default(),
             quota: 0,
+            leases_expire: false,
         }
     }
 }

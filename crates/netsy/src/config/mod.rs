@@ -55,6 +55,8 @@ pub struct Config {
     pub view: View,
     /// Watches.
     pub watch: Watch,
+    /// etcd's leases.
+    pub leases: Leases,
     /// What one client, and all of them together, may ask.
     pub limits: Limits,
     /// The log.
@@ -310,6 +312,13 @@ pub struct View {
 pub struct Watch {
     /// How often an idle watch that asked for progress is told the Revision.
     pub progress_interval: Duration,
+}
+
+/// `[leases]`: etcd's leases, which are synthetic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leases {
+    /// Whether keys are deleted when their lease has run out.
+    pub expire: bool,
 }
 
 /// `[limits]`: bounds.

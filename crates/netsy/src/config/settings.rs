@@ -135,6 +135,8 @@ pub static SETTINGS: &[Setting] = &[
 
     row!("watch.progress_interval", "5s", "how often a quiet watch that asked for progress is told the Revision", watch.progress_interval, Given::duration),
 
+    row!("leases.expire", "false", "deletes a key when the TTL of its lease has passed since it was written, as Kubernetes wants it of Events; no keep-alive, no revoke; the same on every Node", leases.expire, Given::truth),
+
     row!("limits.request_bytes", "1.5MiB", "the largest request", limits.request_bytes, Given::size),
     row!("limits.pending_writes", "10000", "writes that may wait for commit; more are told `too many requests`", limits.pending_writes, Given::count),
     row!("limits.drain_timeout", "20s", "how long a Node that was told to stop may take to make everything durable", limits.drain_timeout, Given::duration),

@@ -41,6 +41,7 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!(config.reads.lease, Some(Duration::from_secs(2)));
     assert_eq!(config.reads.when_degraded, WhenDegraded::Stale);
     assert_eq!(config.limits.request_bytes, 1_572_864);
+    assert!(!config.leases.expire);
     assert_eq!(config.watch.progress_interval, Duration::from_secs(5));
     assert_eq!(
         config.client.urls(config.client.listen),
@@ -123,6 +124,10 @@ fn a_wrong_name_or_value_has_its_line_and_what_would_be_right() {
         (
             "[chunks]\nmax_records = 0\n",
             "netsy.toml:6: `chunks.max_records` wants a whole number above zero, not `0`",
+        ),
+        (
+            "[leases]\nexpire = \"yes\"\n",
+            "netsy.toml:6: `leases.expire` wants true or false, not `yes`",
         ),
         (
             "[log]\nlevel = 1.5\n",

@@ -87,6 +87,7 @@ impl Driver {
                             let _ = reply.send(Err(Refusal::LeaderChanged));
                         }
                         Answer::Read(read) => read.refuse(self.not_primary()),
+                        Answer::Expired => {}
                     }
                 }
             }
@@ -155,6 +156,7 @@ impl Driver {
             match waiting.answer {
                 Answer::Written(outcome, reply) => answers.push((outcome, reply)),
                 Answer::Read(read) => self.confirm(read),
+                Answer::Expired => self.expired(),
             }
         }
         self.answer(answers);

@@ -14,10 +14,11 @@ use crate::standing::{Member, now};
 const MEMBERS_EVERY: u64 = 5_000;
 
 impl Driver {
-    /// What time alone brings: Snapshots, the Elector's list of members, gauges, a disk that came back.
+    /// What time alone brings: Snapshots, keys that expire, the Elector's list of members, gauges, a disk that came back.
     pub(super) fn housekeeping(&mut self) {
         self.tend_snapshots();
         self.tend_compaction();
+        self.tend_expiry();
         self.learn_addresses();
         self.tend_members();
         self.tend_disk();

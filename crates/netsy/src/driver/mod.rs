@@ -8,6 +8,7 @@
 mod asked;
 mod compaction;
 mod effects;
+mod expiry;
 mod housekeeping;
 mod peers;
 mod progress;
@@ -103,6 +104,8 @@ pub struct Parts {
     pub compaction: CompactionPolicy,
     /// Bytes in use in the own database beyond which nothing more may be put; `None` is no quota.
     pub quota: Option<u64>,
+    /// Whether keys are deleted when their lease has run out.
+    pub expires: bool,
     /// How long a bucket may stay silent before the Node calls itself Degraded.
     pub silence_max: Duration,
     /// Whether a Degraded Replica answers linearizable reads from what it has.
@@ -135,6 +138,8 @@ enum Answer {
     Written(Outcome, oneshot::Sender<Result<Outcome, Refusal>>),
     /// A read, which then has to be confirmed.
     Read(reads::Unconfirmed),
+    /// Nobody's: a key's lease has run out.
+    Expired,
 }
 
 pub(crate) struct Driver {
@@ -154,6 +159,7 @@ pub(crate) struct Driver {
     elector_timeout: Duration,
     snapshots: snapshots::Snapshots,
     compaction: compaction::Compaction,
+    expiry: expiry::Expiry,
     quota: Option<u64>,
     runtime: tokio::runtime::Handle,
     events: mpsc::UnboundedSender<Event>,
@@ -265,6 +271,7 @@ impl Driver {
         Driver {
             snapshots: snapshots::Snapshots::new(parts.snapshots),
             compaction: compaction::Compaction::new(parts.compaction),
+            expiry: expiry::Expiry::new(parts.expires),
             quota: parts.quota,
             node: parts.node,
             view: parts.view,
@@ -367,6 +374,7 @@ impl Driver {
     pub(super) fn take(&mut self, record: rules::record::Record) {
         let encoded = self.encoded(record);
         self.view.append(&encoded.record);
+        self.expiry.note(&encoded.record);
         self.snapshots.grew(encoded.bytes.len());
         self.unsent.push_back(encoded.clone());
         self.remember(encoded.clone());

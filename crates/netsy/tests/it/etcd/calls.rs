@@ -1,6 +1,5 @@
 //! Lease, Cluster and Maintenance: what operators' tools read.
 
-use netsy::api::lease;
 use netsy::api::proto::etcdserverpb::cluster_client::ClusterClient;
 use netsy::api::proto::etcdserverpb::lease_client::LeaseClient;
 use netsy::api::proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -8,7 +7,9 @@ use netsy::api::proto::etcdserverpb::{
     AlarmRequest, AlarmType, LeaseGrantRequest, LeaseGrantResponse, MemberListRequest,
     StatusRequest, alarm_request::AlarmAction,
 };
+use netsy::api::{Limits, lease};
 use netsy::standing::HealthState;
+use rules::expiry;
 use rules::refusal::Refusal;
 use tonic::{Code, Status};
 
@@ -45,6 +46,26 @@ async fn a_lease_is_granted_and_its_id_tells_the_ttl() {
     let refused = grant(&node, 9_000_000_001, 0).await.unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange);
     assert_eq!(refused.message(), "etcdserver: too large lease TTL");
+}
+
+#[tokio::test]
+async fn with_leases_that_expire_the_id_says_so_unless_the_client_chose_it() {
+    let limits = |leases_expire| Limits {
+        leases_expire,
+        ..Limits::default()
+    };
+    let on = Node::start_with(limits(true), None).await;
+    let granted = grant(&on, 3660, 0).await.unwrap();
+    assert_eq!((granted.ttl, lease::ttl(granted.id)), (3660, Some(3660)));
+    assert_eq!(expiry::ttl(granted.id), Some(3660));
+    assert_eq!(granted.header.unwrap().revision, 1);
+    assert_eq!(grant(&on, 0, 0).await.unwrap().ttl, 2);
+    assert_eq!(grant(&on, 10, 1234).await.unwrap().id, 1234);
+    let refused = grant(&on, 9_000_000_001, 0).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange);
+    let off = Node::start_with(limits(false), None).await;
+    let granted = grant(&off, 3660, 0).await.unwrap();
+    assert_eq!(expiry::ttl(granted.id), None);
 }
 
 #[tokio::test]

@@ -332,7 +332,7 @@ async fn every_node_of_a_cluster_has_the_same_floor_and_the_next_primary_raises_
 }
 
 /// A number from the environment.
-fn given(name: &str, otherwise: u64) -> u64 {
+pub(crate) fn given(name: &str, otherwise: u64) -> u64 {
     let text = std::env::var(name).ok();
     text.map_or(otherwise, |text| text.parse().expect("a number"))
 }

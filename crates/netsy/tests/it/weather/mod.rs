@@ -8,6 +8,7 @@ mod cluster;
 mod compaction;
 mod damage;
 mod disk;
+mod expiry;
 mod grouping;
 mod health;
 mod load;
