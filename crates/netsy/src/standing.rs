@@ -340,7 +340,7 @@ impl Handle {
     /// `NoLeader` or `Unavailable` when no Elector can be asked.
     pub async fn members(&self) -> Result<Vec<Member>, Refusal> {
         let standing = self.board.standing();
-        if standing.elector {
+        if standing.elector && !standing.members.is_empty() {
             return Ok(standing.members.clone());
         }
         let (reply, answer) = oneshot::channel();

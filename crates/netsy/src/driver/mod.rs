@@ -9,6 +9,7 @@ mod asked;
 mod compaction;
 mod effects;
 mod housekeeping;
+mod members;
 mod peers;
 mod progress;
 mod publish;
@@ -17,7 +18,7 @@ mod registration;
 mod restore;
 mod snapshots;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -57,8 +58,10 @@ pub(crate) enum Event {
     Input(Input),
     /// The disk holds every Record up to here; ignored when the log was cut since.
     Appended(u64, Revision),
-    /// The Elector's list of members.
+    /// The members, as the Elector finds them in the bucket.
     Members(Vec<Member>),
+    /// The member ids, as anybody finds them there.
+    Ids(BTreeMap<String, u64>),
     /// What the register says, for reads that asked.
     Confirmed(Option<Register>),
     /// What the Primary says is committed, for reads that asked.
@@ -186,8 +189,13 @@ pub(crate) struct Driver {
     versions: effects::Versions,
     /// Linearizable reads on a Primary without a lease, for a look at the register.
     unconfirmed: reads::Askers<reads::Unconfirmed>,
+    /// Member ids by name, of everybody who ever registered. Never fewer.
+    ids: BTreeMap<String, u64>,
+    /// Who the members are, as an Elector last said: with addresses, as it alone knows them.
     members: Vec<Member>,
     members_at: u64,
+    /// Whether this Node was ever Healthy.
+    was_healthy: bool,
     disk_failed: bool,
     recovering: bool,
     disk_at: u64,
@@ -299,8 +307,10 @@ impl Driver {
             upload_since: 0,
             versions: effects::Versions::default(),
             unconfirmed: reads::Askers::default(),
+            ids: BTreeMap::new(),
             members: Vec::new(),
             members_at: 0,
+            was_healthy: false,
             disk_failed: false,
             recovering: false,
             disk_at: 0,
@@ -323,7 +333,8 @@ impl Driver {
                     self.step(Input::Appended(upto));
                 }
                 Event::Appended(..) => {}
-                Event::Members(members) => self.members = members,
+                Event::Members(members) => self.meet(members),
+                Event::Ids(ids) => self.ids.extend(ids),
                 Event::Confirmed(register) => self.confirmed(register),
                 Event::Index(index) => self.index_known(&index),
                 Event::Pruned(outcome) => self.pruned(outcome),

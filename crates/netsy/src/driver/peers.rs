@@ -36,8 +36,7 @@ impl Driver {
         match &message {
             Message::State(_) if !members.is_empty() => {
                 self.told_at = now();
-                self.members = members;
-                self.learn_addresses();
+                self.meet(members);
             }
             Message::Heartbeat(_) => {
                 let known = self
@@ -54,23 +53,6 @@ impl Driver {
         self.arrived = records;
         self.step(Input::Received(from, message));
         self.arrived.clear();
-    }
-
-    /// Where Nodes are reached, as members and lock say.
-    pub(super) fn learn_addresses(&self) {
-        let Some(peers) = &self.peers else {
-            return;
-        };
-        for member in &self.members {
-            if let Some(url) = member.peer_urls.first() {
-                peers.learn(&member.name, url);
-            }
-        }
-        if let Some(lock) = self.node.elector().lock()
-            && let Some(elector) = &lock.elector
-        {
-            peers.learn(&elector.node_id, &lock.peer_address);
-        }
     }
 
     /// Tells one Node; what this Node tells itself comes back as an Input.

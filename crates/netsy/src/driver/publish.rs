@@ -5,7 +5,7 @@ use rules::refusal::Refusal;
 use tracing::{info, warn};
 
 use super::Driver;
-use crate::standing::{HealthState, PrimaryState, Standing, now};
+use crate::standing::{HealthState, Member, PrimaryState, Standing, now};
 
 impl Driver {
     /// Why this Node does not answer for the log just now.
@@ -76,18 +76,14 @@ impl Driver {
             _ => PrimaryState::Starting,
         };
         let (health, reason) = self.health();
+        self.was_healthy |= health == HealthState::Healthy;
         let before = self.board.standing();
         let leader_name = self.leader_name();
-        let id_of = |name: &str| {
-            let found = self.members.iter().find(|member| member.name == name);
-            found.map_or(0, |member| member.member_id)
-        };
+        let id_of = |name: &str| self.ids.get(name).copied().unwrap_or_default();
         let leader = leader_name.as_deref().map_or(0, id_of);
-        let member_id = match id_of(&self.registration.node_id) {
-            0 => before.member_id,
-            id => id,
-        };
+        let member_id = id_of(&self.registration.node_id);
         let elector = self.node.elector().is_acting(now());
+        let members: &[Member] = if elector { &self.members } else { &[] };
         let epoch = tenure
             .epoch()
             .unwrap_or(self.node.log().epoch_at(self.node.log().last));
@@ -98,8 +94,8 @@ impl Driver {
             && before.leader == leader
             && before.member_id == member_id
             && before.elector == elector
-            && before.members.len() == self.members.len();
-        if same && before.members == self.members {
+            && before.members == members;
+        if same {
             return;
         }
         self.announce(&before, health, reason.as_deref(), primary_state);
@@ -114,11 +110,7 @@ impl Driver {
             leader,
             leader_name,
             elector,
-            members: if elector {
-                self.members.clone()
-            } else {
-                Vec::new()
-            },
+            members: members.to_vec(),
         });
     }
 
@@ -197,7 +189,8 @@ impl Driver {
             Tenure::Active(_) if self.lacks_lease() => {
                 (HealthState::Degraded, Some(self.why_not_writable()))
             }
-            Tenure::Active(_) if !self.has_addresses() => (
+            // Only before it is ready for the first time: they are for MemberList alone.
+            Tenure::Active(_) if self.members.is_empty() && !self.was_healthy => (
                 HealthState::Loading,
                 Some("the members are being read".to_owned()),
             ),
@@ -206,7 +199,7 @@ impl Driver {
                 HealthState::Loading,
                 Some("what it holds may not be shown before its fate is known: it asks".to_owned()),
             ),
-            Tenure::None if self.primary_elsewhere().is_some() && !self.members.is_empty() => {
+            Tenure::None if self.primary_elsewhere().is_some() && !self.ids.is_empty() => {
                 (HealthState::Healthy, None)
             }
             Tenure::None if self.is_left_alone() => {

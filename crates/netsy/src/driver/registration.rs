@@ -153,22 +153,15 @@ pub async fn register(
     }
 }
 
-/// The members as `members.json` names them, for a Node that is not the Elector: ids without addresses.
+/// The member ids that `members.json` names, for a Node that is not the Elector: of everybody who ever
+/// registered.
 ///
 /// # Errors
 /// A sentence.
-pub(crate) async fn known_members(bucket: &Bucket) -> Result<Vec<Member>, String> {
+pub(crate) async fn known_ids(bucket: &Bucket) -> Result<BTreeMap<String, u64>, String> {
     let found = bucket.read_as::<Members>(&Document::Members).await;
     let found = found.map_err(|failure| failure.to_string())?;
-    let members = found.into_iter().flat_map(|(_, members)| members.members);
-    Ok(members
-        .map(|(name, member_id)| Member {
-            member_id,
-            name,
-            client_urls: Vec::new(),
-            peer_urls: Vec::new(),
-        })
-        .collect())
+    Ok(found.map_or_else(BTreeMap::new, |(_, members)| members.members))
 }
 
 /// The Elector's duty: gives every registered Node a member id, and says who the members are.
