@@ -19,5 +19,6 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod view;
+mod waiting;
 
 pub use run::{World, run, run_in};

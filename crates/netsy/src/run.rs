@@ -1,14 +1,14 @@
 //! `run`: one Node from start to end, handed its whole world by the configuration.
 //!
-//! The health port opens first; then the disk and the bucket are taken in hand, the Node registers, the log
-//! is restored, the driver starts on its own thread, and the etcd door opens. Closing goes the other way.
+//! The health port and the peer port open first; then the disk and the bucket are taken in hand, the Node
+//! registers, the log is restored, the driver starts on its own thread, and the etcd door opens. Closing goes
+//! the other way.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rules::node::Node;
-use rules::register::Identity;
 use rules::revision::Epoch;
 use rules::settings::Settings;
 use rustls::ServerConfig;
@@ -20,11 +20,12 @@ use crate::bucket::{self, Bucket};
 use crate::config::{Config, WhenDegraded};
 use crate::driver::{self, Ended, Parts, Registration};
 use crate::exit::RunError;
-use crate::peer::{self, Caller, Peers};
+use crate::peer;
 use crate::standing::{Board, Handle, HealthState, PrimaryState, Standing};
 use crate::start::{Started, start};
 use crate::telemetry::Metrics;
 use crate::tls::{self, Reloading, Unusable};
+use crate::waiting::PeerPort;
 use crate::{api, http};
 
 /// The shortest time between two notes of progress; etcd's own.
@@ -117,8 +118,17 @@ pub async fn run_in(
         .as_ref()
         .and_then(|peers| peers.local_addr().ok());
     let registration = registration(&config, bound, peer_bound);
+    let closing = CancellationToken::new();
+    let _closes = closing.clone().drop_guard();
+    if let Some(identity) = &identity {
+        watch_files(Arc::clone(identity), &metrics, &closing);
+    }
+    let url = registration.peer_urls.first().cloned().unwrap_or_default();
+    let mut port = world.peers.map(|listener| {
+        PeerPort::open(listener, &config.cluster_id, url, identity, closing.clone())
+    });
     let started = tokio::select! {
-        started = start(&config, world.bucket, &registration) => started,
+        started = start(&config, world.bucket, &registration, &mut port) => started,
         () = shutdown.cancelled() => {
             closed.cancel();
             return Ok(());
@@ -137,10 +147,10 @@ pub async fn run_in(
                 api_metrics,
                 tls,
                 clients,
-                peers: world.peers,
-                identity,
+                port,
+                closing,
             };
-            serve(&config, started, registration, doors, shutdown).await
+            serve(&config, started, doors, shutdown).await
         }
         Err(error) => Err(error),
     };
@@ -218,15 +228,14 @@ struct Doors {
     api_metrics: api::Metrics,
     tls: Option<Arc<Reloading<ServerConfig>>>,
     clients: TcpListener,
-    peers: Option<TcpListener>,
-    identity: Option<Arc<Reloading<peer::identity::Identity>>>,
+    port: Option<PeerPort>,
+    closing: CancellationToken,
 }
 
 /// Runs the driver and the door until one of them ends or `shutdown` comes.
 async fn serve(
     config: &Config,
     started: Started,
-    registration: Registration,
     doors: Doors,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
@@ -236,23 +245,17 @@ async fn serve(
         api_metrics,
         tls,
         clients,
-        peers,
-        identity,
+        port,
+        closing,
     } = doors;
-    let closing = CancellationToken::new();
     let view = Arc::clone(&started.restored.view);
     let (handle, requests) = Handle::new(view, Arc::clone(&board), closing.clone());
     let acceptor = tls.as_ref().map(|tls| tls.shared());
     if let Some(tls) = tls {
         watch_files(tls, &metrics, &closing);
     }
-    if let Some(identity) = &identity {
-        watch_files(Arc::clone(identity), &metrics, &closing);
-    }
-    let mut parts = parts(config, started, registration, board, metrics);
-    if let Some(listener) = peers {
-        open_peers(&mut parts, listener, identity, handle.clone());
-    }
+    let mut parts = parts(config, started, board, metrics);
+    parts.peers = port.and_then(|port| port.hand_over(parts.node.me(), handle.clone()));
     let mut limits = api::Limits::default();
     limits.watch.progress_every = config.watch.progress_interval.max(PROGRESS_MIN);
     limits.quota = config.storage.quota.unwrap_or(0);
@@ -284,48 +287,9 @@ fn watch_files<T: Send + Sync + 'static>(
     tokio::spawn(port.reload_when_changed(tls::RELOAD_EVERY, metrics, closing));
 }
 
-/// Opens the peer port, and gives the driver the other Nodes. With an `identity` both speak mutual TLS.
-fn open_peers(
-    parts: &mut Parts,
-    listener: TcpListener,
-    identity: Option<Arc<Reloading<peer::identity::Identity>>>,
-    handle: Handle,
-) {
-    let closing = handle.closing.clone();
-    let (inbox, inbound) = tokio::sync::mpsc::unbounded_channel();
-    let urls = &parts.registration.peer_urls;
-    let caller = Caller {
-        cluster_id: parts.cluster_id.clone(),
-        identity: parts.node.me().clone(),
-        url: urls.first().cloned().unwrap_or_default(),
-    };
-    let connector = identity.clone().map(peer::Connector::new);
-    let runtime = tokio::runtime::Handle::current();
-    let peers = Peers::new(caller, connector, runtime, closing.clone());
-    parts.peers = Some((peers, inbound));
-    let answers = peer::Answers {
-        cluster_id: parts.cluster_id.clone(),
-        handle,
-        read_txn: api::txn::passed_on,
-        inbox,
-    };
-    let acceptor = identity.map(peer::Acceptor::new);
-    tokio::spawn(peer::serve(listener, acceptor, answers, closing));
-}
-
 /// What the driver is made of.
-fn parts(
-    config: &Config,
-    started: Started,
-    registration: Registration,
-    board: Arc<Board>,
-    metrics: Arc<Metrics>,
-) -> Parts {
-    let identity = Identity {
-        node_id: config.node_id.clone(),
-        incarnation: started.incarnation,
-        boot: bucket::fresh_mark(),
-    };
+fn parts(config: &Config, started: Started, board: Arc<Board>, metrics: Arc<Metrics>) -> Parts {
+    let (identity, registration) = (started.identity, started.registration);
     let seed = u64::from_str_radix(&bucket::fresh_mark()[..16], 16).unwrap_or(1);
     let restored = started.restored;
     let (log, promised) = (restored.log, restored.promised);

@@ -33,3 +33,4 @@ pub mod settings;
 pub mod step;
 pub mod txn;
 pub mod voters;
+pub mod waiting;

@@ -5,10 +5,14 @@
 //! that loses the Elector lock, or hears no Elector, keeps the addresses it has, but answers MemberList only
 //! while it, or who told it, is the Elector.
 
+use rules::message::Message;
 use rules::refusal::Refusal;
-use tracing::warn;
+use rules::register::Identity;
+use rules::step::Input;
+use tracing::{debug, warn};
 
-use super::{Driver, Event, registration};
+use super::registration::{self, Registered, Registration};
+use super::{Driver, Event};
 use crate::standing::{Member, now};
 
 /// How often the members are looked at, and how long the Elector's word on them is good, milliseconds.
@@ -72,6 +76,36 @@ impl Driver {
             "netsy: node `{}` is not the elector, which alone knows the members",
             self.registration.node_id
         )))
+    }
+
+    /// A voter that waits for its log promises, and this start of its disk may not be registered yet: that is
+    /// done first. A promise of a disk that was started since, elsewhere, is one of an old copy: it never was.
+    pub(super) fn vouch(&self, from: Identity, message: Message, body: &[u8]) {
+        let own = serde_json::from_slice::<Registration>(body).ok();
+        let Some(own) = own.filter(|own| {
+            own.node_id == from.node_id
+                && own.incarnation == from.incarnation
+                && !own.mark.is_empty()
+        }) else {
+            warn!(
+                node = from.node_id,
+                "a vote comes with a registration that is not its own"
+            );
+            return;
+        };
+        let (bucket, events) = (self.bucket.clone(), self.events.clone());
+        self.runtime.spawn(async move {
+            match registration::register(&bucket, &own, &own.mark).await {
+                Ok(Registered::Done) => {
+                    let _ = events.send(Event::Input(Input::Received(from, message)));
+                }
+                Ok(Registered::OldDisk) => warn!(
+                    node = from.node_id,
+                    "an old copy of a disk votes; it does not count"
+                ),
+                Err(why) => debug!(node = from.node_id, %why, "a vote cannot be registered yet"),
+            }
+        });
     }
 
     /// Where Nodes are reached, as members and lock say.

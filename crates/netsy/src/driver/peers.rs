@@ -29,9 +29,13 @@ impl Driver {
             message,
             records,
             members,
+            registration,
         } = inbound;
         if let Some(peers) = &self.peers {
             peers.learn(&from.node_id, &url);
+        }
+        if let Some(registration) = registration {
+            return self.vouch(from, message, &registration);
         }
         match &message {
             Message::State(_) if !members.is_empty() => {

@@ -116,7 +116,8 @@ pub async fn check_cluster(bucket: &Bucket, cluster_id: &str) -> Result<(), Join
     Ok(())
 }
 
-/// Writes this Node's registration. Asked again after a `Bucket` failure, it wants the same `mark`.
+/// Writes a Node's registration, for itself or for a Node that cannot reach the bucket. Asked again after a
+/// `Bucket` failure, it wants the same `mark`.
 ///
 /// # Errors
 /// `Refused`, when the document is damaged.
@@ -126,30 +127,33 @@ pub async fn register(
     mark: &str,
 ) -> Result<Registered, JoinFailure> {
     let document = Document::Node(own.node_id.clone());
-    let found = bucket.read_as::<Registration>(&document).await?;
-    if let Some((_, before)) = &found {
-        // An attempt whose answer was lost, or that landed late.
-        if before.mark == mark {
-            return Ok(Registered::Done);
+    loop {
+        let found = bucket.read_as::<Registration>(&document).await?;
+        if let Some((_, before)) = &found {
+            // An attempt whose answer was lost, or that landed late, or that somebody made for us.
+            if before.mark == mark {
+                return Ok(Registered::Done);
+            }
+            if before.incarnation == own.incarnation && before.boot_seq >= own.boot_seq {
+                return Ok(Registered::OldDisk);
+            }
         }
-        if before.incarnation == own.incarnation && before.boot_seq >= own.boot_seq {
-            return Ok(Registered::OldDisk);
+        let next = Registration {
+            seq: found.as_ref().map_or(0, |(_, before)| before.seq) + 1,
+            mark: mark.to_owned(),
+            ..own.clone()
+        };
+        let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
+        let version = found.map(|(version, _)| version);
+        match bucket
+            .swap(&document, version.as_ref(), Bytes::from(body), mark)
+            .await
+        {
+            Swapped::Won(_) => return Ok(Registered::Done),
+            // By whom, and which start, the next look tells: it may be an earlier one that landed late.
+            Swapped::Lost(_) => {}
+            Swapped::Unknown(why) => return Err(why.into()),
         }
-    }
-    let next = Registration {
-        seq: found.as_ref().map_or(0, |(_, before)| before.seq) + 1,
-        mark: mark.to_owned(),
-        ..own.clone()
-    };
-    let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
-    let version = found.map(|(version, _)| version);
-    match bucket
-        .swap(&document, version.as_ref(), Bytes::from(body), mark)
-        .await
-    {
-        Swapped::Won(_) => Ok(Registered::Done),
-        Swapped::Lost(_) => Ok(Registered::OldDisk),
-        Swapped::Unknown(why) => Err(why.into()),
     }
 }
 

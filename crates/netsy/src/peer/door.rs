@@ -3,7 +3,7 @@
 //! Every call shows who makes it; one of another cluster, of another version, or by somebody whose
 //! certificate says otherwise is refused.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::StreamExt;
 use rules::refusal::Refusal;
@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::debug;
 
 use super::identity::Shown;
 use super::line::{Acceptor, accept};
@@ -29,8 +30,8 @@ use crate::standing::Handle;
 pub struct Answers {
     /// The cluster's name: callers of another are refused.
     pub cluster_id: String,
-    /// The running Node.
-    pub handle: Handle,
+    /// The running Node; unset while its log is being restored: questions are refused then, and messages taken.
+    pub handle: Arc<OnceLock<Handle>>,
     /// Reads an etcdserverpb.TxnRequest, and checks it.
     pub read_txn: fn(&[u8]) -> Result<Txn, Refusal>,
     /// Where messages go.
@@ -118,14 +119,20 @@ impl peer_server::Peer for Peer {
         let (from, url) = self.caller(&request)?;
         let mut stream = request.into_inner();
         while let Some(said) = stream.next().await {
-            let (message, records, members) =
-                wire::meant(said?).map_err(Status::invalid_argument)?;
+            let Some(meant) = wire::meant(said?).map_err(Status::invalid_argument)? else {
+                debug!(
+                    node = from.node_id,
+                    "it said something that only newer versions know"
+                );
+                continue;
+            };
             let inbound = Inbound {
                 from: from.clone(),
                 url: url.clone(),
-                message,
-                records,
-                members,
+                message: meant.message,
+                records: meant.records,
+                members: meant.members,
+                registration: meant.registration,
             };
             if self.0.inbox.send(inbound).is_err() {
                 break;
@@ -137,7 +144,10 @@ impl peer_server::Peer for Peer {
     async fn txn(&self, request: Request<TxnQuestion>) -> Result<Response<TxnAnswer>, Status> {
         self.caller(&request)?;
         let answer = match (self.0.read_txn)(&request.get_ref().request) {
-            Ok(txn) => self.0.handle.txn(txn, None).await,
+            Ok(txn) => match self.0.handle.get() {
+                Some(handle) => handle.txn(txn, None).await,
+                None => Err(Refusal::NoLeader),
+            },
             Err(refusal) => Err(refusal),
         };
         Ok(Response::new(wire::txn_answer_wire(answer)))
@@ -148,7 +158,11 @@ impl peer_server::Peer for Peer {
         request: Request<IndexQuestion>,
     ) -> Result<Response<IndexAnswer>, Status> {
         self.caller(&request)?;
-        let answer = match self.0.handle.read_index().await {
+        let index = match self.0.handle.get() {
+            Some(handle) => handle.read_index().await,
+            None => Err(Refusal::NoLeader),
+        };
+        let answer = match index {
             Ok(revision) => index_answer::Answer::Revision(revision.0),
             Err(refusal) => index_answer::Answer::Refusal(wire::refusal_wire(&refusal)),
         };

@@ -47,6 +47,11 @@ pub struct Elector {
     register_reading: bool,
     register_read_at: Moment,
     register_swap: Option<Pending<Register>>,
+    /// Whether we wait for voters, and somebody may have changed the register meanwhile: an operator who gives
+    /// them up.
+    doubts_register: bool,
+    /// When silent voters are asked for a word again.
+    ask_at: Moment,
     /// The epoch we claimed and have not named a Primary in.
     appointing: Option<Appointing>,
     /// When we last named a Primary.
@@ -109,6 +114,8 @@ impl Elector {
             register_reading: false,
             register_read_at: 0,
             register_swap: None,
+            doubts_register: false,
+            ask_at: 0,
             appointing: None,
             named_at: 0,
             signs: BTreeMap::new(),
@@ -367,8 +374,13 @@ impl Elector {
             }
             return;
         }
-        if !self.resigning {
-            self.appoint(now, around, mark, effects);
+        if self.resigning {
+            return;
+        }
+        self.doubts_register = false;
+        self.appoint(now, around, mark, effects);
+        if self.doubts_register && now >= self.register_read_at {
+            self.read_register(now, effects);
         }
     }
 

@@ -16,3 +16,4 @@ mod outages;
 mod process;
 mod snapshots;
 mod two;
+mod waiting;

@@ -89,7 +89,8 @@ impl Place {
         config.limits.drain_timeout = Duration::from_millis(500);
         config.snapshots.check_interval = Duration::from_millis(100);
         let sky = Faults::new(Arc::clone(&self.store));
-        Setup { config, sky }
+        let port = None;
+        Setup { config, sky, port }
     }
 
     /// A Node of a cluster: others reach it, and it reaches them.
@@ -122,6 +123,8 @@ pub(crate) fn rand() -> u64 {
 pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) sky: Faults,
+    /// Its peer port, if that is to outlive the Node.
+    port: Option<std::net::TcpListener>,
 }
 
 impl Setup {
@@ -131,9 +134,16 @@ impl Setup {
         self
     }
 
+    /// Gives it a peer port that is open already: its next life is reached at the same address.
+    pub(crate) fn at(mut self, port: &std::net::TcpListener) -> Setup {
+        port.set_nonblocking(true).unwrap();
+        self.port = Some(port.try_clone().unwrap());
+        self
+    }
+
     /// Starts it. Returns when its ports are open; it is not ready then.
     pub(crate) async fn start(self) -> Running {
-        let Setup { config, sky } = self;
+        let Setup { config, sky, port } = self;
         let name = config.node_id.clone();
         let bucket = Bucket::over(Arc::new(sky.clone()), "the bucket", CLUSTER);
         let bucket = bucket.with_timeouts(TIMEOUTS);
@@ -152,9 +162,10 @@ impl Setup {
                 let health = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let at = (clients.local_addr().unwrap(), health.local_addr().unwrap());
                 let _ = addresses.send(at);
-                let peers = match config.peer.listen {
-                    Some(address) => Some(TcpListener::bind(address).await.unwrap()),
-                    None => None,
+                let peers = match (port, config.peer.listen) {
+                    (Some(port), _) => Some(TcpListener::from_std(port).unwrap()),
+                    (None, Some(address)) => Some(TcpListener::bind(address).await.unwrap()),
+                    (None, None) => None,
                 };
                 let world = World {
                     bucket: Some(bucket),
