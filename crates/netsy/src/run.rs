@@ -25,7 +25,7 @@ use crate::standing::{Board, Handle, HealthState, PrimaryState, Standing};
 use crate::start::{Started, start};
 use crate::telemetry::Metrics;
 use crate::tls::{self, Reloading, Unusable};
-use crate::waiting::PeerPort;
+use crate::waiting::{PeerPort, PeerTls};
 use crate::{api, http};
 
 /// The shortest time between two notes of progress; etcd's own.
@@ -95,37 +95,31 @@ pub async fn run_in(
     let metrics = Metrics::new(&config.cluster_id, &config.node_id, |registry| {
         api_metrics.register(registry);
     });
-    let unusable = |attempted: &str, error: Unusable| {
-        RunError::setup(attempted, error, "`netsy certs` makes working files")
-    };
-    let tls = tls::clients::open(&config.client, &config.cluster_id)
-        .map_err(|error| unusable("open the client port", error))?;
-    let identity = peer::identity::open(&config.peer, &config.cluster_id, &config.node_id)
-        .map_err(|error| unusable("open the peer port", error))?;
+    let (tls, identity) = certificates(&config)?;
     let bound = world.clients.local_addr().unwrap_or(config.client.listen);
     let health_bound = world.health.local_addr().unwrap_or(config.http.listen);
     let closed = CancellationToken::new();
-    let health = tokio::spawn(http::serve(
-        world.health,
-        http::Health {
-            board: Arc::clone(&board),
-            metrics: Arc::clone(&metrics),
-        },
-        closed.clone(),
-    ));
-    let peer_bound = world
-        .peers
-        .as_ref()
-        .and_then(|peers| peers.local_addr().ok());
+    let shown = http::Health {
+        board: Arc::clone(&board),
+        metrics: Arc::clone(&metrics),
+    };
+    let health = tokio::spawn(http::serve(world.health, shown, closed.clone()));
+    let peers = world.peers.as_ref();
+    let peer_bound = peers.and_then(|peers| peers.local_addr().ok());
     let registration = registration(&config, bound, peer_bound);
     let closing = CancellationToken::new();
     let _closes = closing.clone().drop_guard();
     if let Some(identity) = &identity {
         watch_files(Arc::clone(identity), &metrics, &closing);
     }
-    let url = registration.peer_urls.first().cloned().unwrap_or_default();
     let mut port = world.peers.map(|listener| {
-        PeerPort::open(listener, &config.cluster_id, url, identity, closing.clone())
+        PeerPort::open(
+            listener,
+            &registration,
+            &config.cluster_id,
+            identity,
+            closing.clone(),
+        )
     });
     let started = tokio::select! {
         started = start(&config, world.bucket, &registration, &mut port) => started,
@@ -138,20 +132,17 @@ pub async fn run_in(
     let greeter = world
         .greets
         .then(|| tokio::spawn(greet(Arc::clone(&board), greeting)));
+    let doors = Doors {
+        board,
+        metrics,
+        api_metrics,
+        tls,
+        clients: world.clients,
+        port,
+        closing,
+    };
     let result = match started {
-        Ok(started) => {
-            let clients = world.clients;
-            let doors = Doors {
-                board,
-                metrics,
-                api_metrics,
-                tls,
-                clients,
-                port,
-                closing,
-            };
-            serve(&config, started, doors, shutdown).await
-        }
+        Ok(started) => serve(&config, started, doors, shutdown).await,
         Err(error) => Err(error),
     };
     if let Some(greeter) = greeter {
@@ -160,6 +151,20 @@ pub async fn run_in(
     closed.cancel();
     let _ = health.await;
     result
+}
+
+type ClientTls = Option<Arc<Reloading<ServerConfig>>>;
+
+/// The certificates of both ports.
+fn certificates(config: &Config) -> Result<(ClientTls, PeerTls), RunError> {
+    let unusable = |attempted: &str, error: Unusable| {
+        RunError::setup(attempted, error, "`netsy certs` makes working files")
+    };
+    let clients = tls::clients::open(&config.client, &config.cluster_id)
+        .map_err(|error| unusable("open the client port", error))?;
+    let peers = peer::identity::open(&config.peer, &config.cluster_id, &config.node_id)
+        .map_err(|error| unusable("open the peer port", error))?;
+    Ok((clients, peers))
 }
 
 /// Says once, on standard output, that the Node is ready.
@@ -226,7 +231,7 @@ struct Doors {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     api_metrics: api::Metrics,
-    tls: Option<Arc<Reloading<ServerConfig>>>,
+    tls: ClientTls,
     clients: TcpListener,
     port: Option<PeerPort>,
     closing: CancellationToken,
@@ -348,6 +353,7 @@ fn settings(config: &Config) -> Settings {
         receipt_timeout: ms(config.replication.receipt_timeout),
         upload_age: ms(config.replication.upload_age),
         upload_records: config.replication.upload_records,
+        forget_after: config.elector.forget_after.map_or(0, ms),
         quorum: config.replication.quorum,
         ..Settings::default()
     }

@@ -44,11 +44,11 @@ pub(crate) struct PeerPort {
 type Inbox = mpsc::UnboundedReceiver<Inbound>;
 
 impl PeerPort {
-    /// Opens it, until `closing`. `url` is where other Nodes are told to reach it.
+    /// Opens it, until `closing`, where `registration` says that it is.
     pub(crate) fn open(
         listener: TcpListener,
+        registration: &Registration,
         cluster_id: &str,
-        url: String,
         tls: PeerTls,
         closing: CancellationToken,
     ) -> PeerPort {
@@ -64,7 +64,7 @@ impl PeerPort {
         tokio::spawn(peer::serve(listener, acceptor, answers, closing.clone()));
         PeerPort {
             cluster_id: cluster_id.to_owned(),
-            url,
+            url: registration.peer_urls.first().cloned().unwrap_or_default(),
             tls,
             inbox: Some(inbox),
             waiting: None,

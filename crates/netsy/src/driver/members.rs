@@ -3,7 +3,8 @@
 //! The Elector finds the registrations in the bucket, gives member ids, and tells everybody with its answers
 //! to Heartbeats. Whoever is not told looks up the ids alone. What was once known is never unlearned: a Node
 //! that loses the Elector lock, or hears no Elector, keeps the addresses it has, but answers MemberList only
-//! while it, or who told it, is the Elector.
+//! while it, or who told it, is the Elector. Nodes that were silent for long lose their registrations, and make
+//! them again if they live.
 
 use rules::message::Message;
 use rules::refusal::Refusal;
@@ -11,7 +12,7 @@ use rules::register::Identity;
 use rules::step::Input;
 use tracing::{debug, warn};
 
-use super::registration::{self, Registered, Registration};
+use super::registration::{self, Listing, Registered, Registration};
 use super::{Driver, Event};
 use crate::standing::{Member, now};
 
@@ -36,13 +37,16 @@ impl Driver {
         }
         self.members_at = now();
         let (bucket, cluster_id) = (self.bucket.clone(), self.cluster_id.clone());
-        let events = self.events.clone();
+        let (events, own) = (self.events.clone(), self.registration.clone());
         self.runtime.spawn(async move {
             let found = if acts {
-                let members = registration::tend_members(&bucket, &cluster_id).await;
-                members.map(Event::Members)
+                let listing = registration::tend_members(&bucket, &cluster_id).await;
+                listing.map(Event::Registered)
             } else {
-                registration::known_ids(&bucket).await.map(Event::Ids)
+                // An Elector that does not hear this Node may have given its registration up.
+                let kept = registration::keep(&bucket, &own).await;
+                let ids = registration::known_ids(&bucket).await;
+                kept.and(ids).map(Event::Ids)
             };
             match found {
                 Ok(found) => {
@@ -60,6 +64,53 @@ impl Driver {
             .extend(ids.map(|member| (member.name.clone(), member.member_id)));
         self.members = members;
         self.learn_addresses();
+        let me = &self.registration.node_id;
+        if self.members.iter().all(|member| member.name != *me) {
+            self.keep_registration();
+        }
+    }
+
+    /// This Node is missed among the members: its registration was given up, and is made again.
+    fn keep_registration(&mut self) {
+        if now() < self.kept_at + MEMBERS_AGAIN {
+            return;
+        }
+        self.kept_at = now();
+        let (bucket, own) = (self.bucket.clone(), self.registration.clone());
+        self.runtime.spawn(async move {
+            if let Err(why) = registration::keep(&bucket, &own).await {
+                warn!(why, "could not look after the registration; trying again");
+            }
+        });
+    }
+
+    /// What this Elector found in the bucket. Registrations of Nodes that were silent for long are given up.
+    pub(super) fn registered(&mut self, listing: Listing) {
+        self.meet(listing.members);
+        let mut seen = std::mem::take(&mut self.seen);
+        for registration in listing.registrations {
+            let name = &registration.node_id;
+            let since = match seen.remove(name) {
+                Some((mark, since)) if mark == registration.mark => since,
+                _ => now(),
+            };
+            self.seen
+                .insert(name.clone(), (registration.mark.clone(), since));
+            // Without a peer port nobody is heard.
+            if self.peers.is_some() && self.node.elector().may_forget(now(), name, since) {
+                self.forget(registration);
+            }
+        }
+    }
+
+    fn forget(&self, registration: Registration) {
+        let bucket = self.bucket.clone();
+        self.runtime.spawn(async move {
+            if let Err(why) = registration::forget(&bucket, &registration).await {
+                let node = registration.node_id;
+                warn!(node, why, "could not give up a registration; trying again");
+            }
+        });
     }
 
     /// Whether the Elector has told lately who the members are.
@@ -108,20 +159,23 @@ impl Driver {
         });
     }
 
-    /// Where Nodes are reached, as members and lock say.
-    pub(super) fn learn_addresses(&self) {
+    /// Where Nodes are reached, as members and lock say, where that is news: what a Node says of itself is
+    /// newer than what was written of it before.
+    pub(super) fn learn_addresses(&mut self) {
         let Some(peers) = &self.peers else {
             return;
         };
-        for member in &self.members {
-            if let Some(url) = member.peer_urls.first() {
-                peers.learn(&member.name, url);
+        let lock = self.node.elector().lock();
+        let elector = lock.and_then(|lock| Some((&lock.elector.as_ref()?.node_id, lock)));
+        let elector = elector.map(|(name, lock)| (name, &lock.peer_address));
+        let members = self.members.iter();
+        let members = members.filter_map(|member| Some((&member.name, member.peer_urls.first()?)));
+        for (name, url) in members.chain(elector) {
+            let noted = self.noted.get(name) == Some(url);
+            if !noted || !peers.knows(name) {
+                peers.learn(name, url);
+                self.noted.insert(name.clone(), url.clone());
             }
-        }
-        if let Some(lock) = self.node.elector().lock()
-            && let Some(elector) = &lock.elector
-        {
-            peers.learn(&elector.node_id, &lock.peer_address);
         }
     }
 }

@@ -58,8 +58,8 @@ pub(crate) enum Event {
     Input(Input),
     /// The disk holds every Record up to here; ignored when the log was cut since.
     Appended(u64, Revision),
-    /// The members, as the Elector finds them in the bucket.
-    Members(Vec<Member>),
+    /// Who is registered, as the Elector finds it in the bucket.
+    Registered(registration::Listing),
     /// The member ids, as anybody finds them there.
     Ids(BTreeMap<String, u64>),
     /// What the register says, for reads that asked.
@@ -194,6 +194,12 @@ pub(crate) struct Driver {
     /// Who the members are, as an Elector last said: with addresses, as it alone knows them.
     members: Vec<Member>,
     members_at: u64,
+    /// Each registration's mark, and since when it is that; on an Elector.
+    seen: BTreeMap<String, (String, u64)>,
+    /// Where others are reached, as documents last said.
+    noted: BTreeMap<String, String>,
+    /// When this Node last looked after its own registration.
+    kept_at: u64,
     /// Whether this Node was ever Healthy.
     was_healthy: bool,
     disk_failed: bool,
@@ -310,6 +316,9 @@ impl Driver {
             ids: BTreeMap::new(),
             members: Vec::new(),
             members_at: 0,
+            seen: BTreeMap::new(),
+            noted: BTreeMap::new(),
+            kept_at: 0,
             was_healthy: false,
             disk_failed: false,
             recovering: false,
@@ -333,7 +342,7 @@ impl Driver {
                     self.step(Input::Appended(upto));
                 }
                 Event::Appended(..) => {}
-                Event::Members(members) => self.meet(members),
+                Event::Registered(listing) => self.registered(listing),
                 Event::Ids(ids) => self.ids.extend(ids),
                 Event::Confirmed(register) => self.confirmed(register),
                 Event::Index(index) => self.index_known(&index),

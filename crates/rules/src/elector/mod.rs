@@ -230,6 +230,23 @@ impl Elector {
         effects
     }
 
+    /// Whether a Node has been silent for so long that its registration, which has stood as it is since
+    /// `since`, may go. Never that of a Node the register names: its vote is the Primary's to give up.
+    #[must_use]
+    pub fn may_forget(&self, now: Moment, node_id: &str, since: Moment) -> bool {
+        let after = self.settings.forget_after;
+        let heard = self.signs.get(node_id).map_or(0, |sign| sign.at);
+        let silent = now >= heard.max(since).max(self.since) + after;
+        let spared = self.register().is_none_or(|register| {
+            let named = register.primary.as_ref();
+            let mut voters = register.voters.iter();
+            register.phase != Phase::Active
+                || named.is_none_or(|primary| primary.node_id == node_id)
+                || voters.any(|voter| voter.node_id == node_id)
+        });
+        after > 0 && self.is_acting(now) && silent && !spared && node_id != self.me.node_id
+    }
+
     /// Whether an Elector that leaves still has somebody to appoint.
     fn is_needed(&self, now: Moment) -> bool {
         let others = self

@@ -11,6 +11,7 @@ mod disk;
 mod grouping;
 mod health;
 mod load;
+mod members;
 mod node;
 mod outages;
 mod process;
