@@ -12,6 +12,7 @@ pub mod fuzzing;
 pub mod greeting;
 pub mod http;
 pub mod peer;
+pub mod report;
 mod run;
 pub mod standing;
 mod start;

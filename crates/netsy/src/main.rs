@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
-use netsy::admin::certs;
 use netsy::admin::dev::{Cluster, address, live_no_longer_than_the_parent, run as run_nodes};
+use netsy::admin::{certs, status};
 use netsy::config::settings::SETTINGS;
 use netsy::config::{Config, Draft, LogFormat, Mistakes};
 use netsy::exit::RunError;
@@ -44,6 +44,8 @@ enum Verb {
         #[command(subcommand)]
         verb: ConfigVerb,
     },
+    /// Ask every Node how it is. Ends with 0 if all of them are at work.
+    Status(Status),
     /// Make a certificate authority, and certificates for Nodes and clients.
     Certs(Certs),
     /// Print the version.
@@ -92,6 +94,31 @@ enum ConfigVerb {
         /// The configuration file.
         file: PathBuf,
     },
+}
+
+#[derive(Args)]
+struct Status {
+    /// The Nodes to ask, by their client ports [default: those of `netsy dev` on this machine]
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
+    endpoints: Vec<String>,
+    /// Ask every Node that one of the endpoints knows instead.
+    #[arg(long)]
+    cluster: bool,
+    /// PEM certificates of those who may sign a Node's; without it there is no TLS.
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
+    /// PEM certificate of this client.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// PEM private key of `--cert`.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// How long an answer may take, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    timeout: u64,
+    /// What to print.
+    #[arg(short = 'w', long, value_name = "FORMAT", default_value = "table", value_parser = ["table", "json"])]
+    write_out: String,
 }
 
 #[derive(Args)]
@@ -172,6 +199,7 @@ fn main() -> ExitCode {
         Verb::Config {
             verb: ConfigVerb::Check { file },
         } => check(&file),
+        Verb::Status(status) => show_status(&status),
         Verb::Certs(certs) => make_certs(&certs),
         Verb::Version => {
             say(concat!("netsy ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -300,6 +328,25 @@ fn refuse(attempted: String, mistakes: &Mistakes) -> RunError {
         many => format!("there are {many} mistakes, see above"),
     };
     RunError::setup(attempted, why, "correct it and try again")
+}
+
+fn show_status(wanted: &Status) -> Result<(), RunError> {
+    let question = status::Question {
+        endpoints: wanted.endpoints.clone(),
+        cluster: wanted.cluster,
+        cacert: wanted.cacert.clone(),
+        cert: wanted.cert.clone(),
+        key: wanted.key.clone(),
+        within: Duration::from_secs(wanted.timeout),
+    };
+    on_runtime(async {
+        let seen = status::look(&question).await?;
+        match wanted.write_out.as_str() {
+            "json" => say(&status::json(&seen)),
+            _ => say(&status::table(&seen)),
+        }
+        status::verdict(&seen)
+    })
 }
 
 fn make_certs(certs: &Certs) -> Result<(), RunError> {

@@ -83,7 +83,8 @@ impl Node {
 
     /// Whether everything goes to the bucket at once: without voters, while they change, when too few of
     /// them answer, and when their Receipts are late.
-    pub(crate) fn is_on_bucket_path(&self, now: Moment) -> bool {
+    #[must_use]
+    pub fn is_on_bucket_path(&self, now: Moment) -> bool {
         let active = matches!(self.tenure, Tenure::Active(_));
         if !active || self.voters.is_empty() || self.change.is_some() {
             return true;

@@ -135,6 +135,7 @@ impl Driver {
         }
         self.upload.take().map(DropGuard::disarm);
         self.batch.durable = Some(upto);
+        self.window.flushed(upto);
         self.snapshots.reached(upto);
     }
 
@@ -142,6 +143,7 @@ impl Driver {
         self.view.release(committed);
         self.board.set_doubt(self.node.reads_wait_from());
         self.batch.committed = Some(committed);
+        self.window.committed(committed, now());
         self.metrics.committed_revision.set(committed.wire());
         let mut answers = Vec::new();
         while self

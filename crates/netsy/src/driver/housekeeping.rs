@@ -17,6 +17,7 @@ impl Driver {
         self.learn_addresses();
         self.tend_members();
         self.tend_disk();
+        self.measure();
         let log = self.node.log();
         self.metrics.latest_revision.set(log.last.wire());
         self.metrics.bucket_revision.set(log.durable.wire());

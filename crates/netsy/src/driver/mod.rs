@@ -17,6 +17,7 @@ mod reads;
 mod registration;
 mod restore;
 mod snapshots;
+mod window;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -186,6 +187,7 @@ pub(crate) struct Driver {
     /// The Chunk under way; abandoned when dropped.
     upload: Option<DropGuard>,
     upload_since: u64,
+    window: window::Window,
     versions: effects::Versions,
     /// Linearizable reads on a Primary without a lease, for a look at the register.
     unconfirmed: reads::Askers<reads::Unconfirmed>,
@@ -311,6 +313,7 @@ impl Driver {
             told_at: 0,
             upload: None,
             upload_since: 0,
+            window: window::Window::default(),
             versions: effects::Versions::default(),
             unconfirmed: reads::Askers::default(),
             ids: BTreeMap::new(),

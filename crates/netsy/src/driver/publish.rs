@@ -5,7 +5,7 @@ use rules::refusal::Refusal;
 use tracing::{info, warn};
 
 use super::Driver;
-use crate::standing::{HealthState, Member, PrimaryState, Standing, now};
+use crate::standing::{HealthState, PrimaryState, Standing, now};
 
 impl Driver {
     /// Why this Node does not answer for the log just now.
@@ -83,7 +83,6 @@ impl Driver {
         let leader = leader_name.as_deref().map_or(0, id_of);
         let member_id = id_of(&self.registration.node_id);
         let elector = self.node.elector().is_acting(now());
-        let members: &[Member] = if elector { &self.members } else { &[] };
         let epoch = tenure
             .epoch()
             .unwrap_or(self.node.log().epoch_at(self.node.log().last));
@@ -94,7 +93,7 @@ impl Driver {
             && before.leader == leader
             && before.member_id == member_id
             && before.elector == elector
-            && before.members == members;
+            && before.members == self.members;
         if same {
             return;
         }
@@ -110,7 +109,7 @@ impl Driver {
             leader,
             leader_name,
             elector,
-            members: members.to_vec(),
+            members: self.members.clone(),
         });
     }
 

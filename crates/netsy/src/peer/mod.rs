@@ -39,7 +39,7 @@ pub(crate) mod proto {
 }
 
 /// The version of the messages this program speaks.
-const VERSION: &str = "1";
+pub const VERSION: &str = "1";
 /// The most bytes of Records in one message; a single Record may be larger.
 pub const PIECE_BYTES: usize = 4 << 20;
 /// The largest message taken or sent.

@@ -191,6 +191,32 @@ fn certs_make_files_and_say_how_to_go_on() {
     assert_eq!(code, 0, "{said}");
 }
 
+#[test]
+fn status_ends_with_1_when_a_node_is_unreachable() {
+    // Nobody listens on port 1.
+    let (code, out, said) = ended(netsy(&["status", "--endpoints", "127.0.0.1:1"]));
+    assert_eq!(code, 1, "{said}");
+    assert!(out.contains("| unreachable "), "{out}");
+    assert!(
+        last_line(&said).starts_with("netsy: find every node at work: 1 of 1 is not;"),
+        "{said}"
+    );
+    let args = ["status", "--endpoints", "127.0.0.1:1", "-w", "json"];
+    let (code, out, _) = ended(netsy(&args));
+    let seen: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &seen[0]["endpoint"]),
+        (1, &"http://127.0.0.1:1".into())
+    );
+    assert!(
+        seen[0]["error"].as_str().unwrap().contains("refused"),
+        "{out}"
+    );
+    let (code, _, said) = ended(netsy(&["status", "--endpoints", "https://127.0.0.1:1"]));
+    assert_eq!(code, 2);
+    assert!(said.contains("`--cacert` is missing"), "{said}");
+}
+
 /// A running `netsy dev`, killed when dropped.
 struct Running {
     child: Child,

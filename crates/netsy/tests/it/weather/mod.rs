@@ -16,5 +16,6 @@ mod node;
 mod outages;
 mod process;
 mod snapshots;
+mod status;
 mod two;
 mod waiting;
