@@ -23,3 +23,4 @@ pub mod view;
 mod waiting;
 
 pub use run::{World, run, run_in};
+pub use start::bucket_of;

@@ -133,13 +133,23 @@ fn open_store(config: &Config) -> Result<Store, RunError> {
     })
 }
 
+/// The bucket that `config` names. It has not been asked anything yet.
+///
+/// # Errors
+/// It cannot be opened as it is configured.
+pub fn bucket_of(config: &Config) -> Result<Bucket, RunError> {
+    let opened = bucket::open(&bucket_config(config), &config.cluster_id);
+    opened.map_err(|failure| RunError::setup(opening(config), failure, "correct `[bucket]`"))
+}
+
+fn opening(config: &Config) -> String {
+    format!("open the bucket `{}`", config.bucket.url)
+}
+
 async fn open_bucket(config: &Config, given: Option<Bucket>) -> Result<Bucket, RunError> {
-    let wanted = &config.bucket;
-    let attempted = format!("open the bucket `{}`", wanted.url);
     let bucket = match given {
         Some(bucket) => bucket,
-        None => bucket::open(&bucket_config(config), &config.cluster_id)
-            .map_err(|failure| RunError::setup(&attempted, failure, "correct `[bucket]`"))?,
+        None => bucket_of(config)?,
     };
     loop {
         match bucket.selftest().await {
@@ -149,7 +159,11 @@ async fn open_bucket(config: &Config, given: Option<Bucket>) -> Result<Bucket, R
                 tokio::time::sleep(BUCKET_AGAIN).await;
             }
             Err(failure) => {
-                return Err(RunError::setup(&attempted, failure, "use another store"));
+                return Err(RunError::setup(
+                    opening(config),
+                    failure,
+                    "use another store",
+                ));
             }
         }
     }

@@ -3,4 +3,5 @@
 
 pub mod certs;
 pub mod dev;
+pub mod force_elect;
 pub mod status;

@@ -204,6 +204,8 @@ pub(crate) struct Driver {
     kept_at: u64,
     /// Whether this Node was ever Healthy.
     was_healthy: bool,
+    /// Whether the newest register that was noticed names voters.
+    had_voters: bool,
     disk_failed: bool,
     recovering: bool,
     disk_at: u64,
@@ -323,6 +325,7 @@ impl Driver {
             noted: BTreeMap::new(),
             kept_at: 0,
             was_healthy: false,
+            had_voters: false,
             disk_failed: false,
             recovering: false,
             disk_at: 0,

@@ -2,6 +2,7 @@
 
 use rules::primary::Tenure;
 use rules::refusal::Refusal;
+use rules::register::Phase;
 use tracing::{info, warn};
 
 use super::Driver;
@@ -63,8 +64,27 @@ impl Driver {
         }
     }
 
+    /// Says so when an operator gave up the voters (`netsy admin force-elect`): a claim keeps them, and the
+    /// Primary drops them while it is Active.
+    fn notice_register(&mut self) {
+        let Some(register) = self.node.newest_register() else {
+            return;
+        };
+        let has_voters = !register.voters.is_empty();
+        if std::mem::replace(&mut self.had_voters, has_voters)
+            && !has_voters
+            && register.phase == Phase::Claimed
+        {
+            warn!(
+                epoch = register.epoch.0,
+                "the voters were given up by hand: what they alone had acknowledged is lost"
+            );
+        }
+    }
+
     /// Shows the doors where the Node stands now.
     pub(super) fn publish(&mut self) {
+        self.notice_register();
         let tenure = self.node.tenure();
         if !matches!(tenure, Tenure::Active(_)) {
             self.active_since = now();

@@ -8,6 +8,7 @@ mod cluster;
 mod compaction;
 mod damage;
 mod disk;
+mod force_elect;
 mod grouping;
 mod health;
 mod load;
