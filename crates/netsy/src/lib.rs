@@ -22,5 +22,5 @@ pub mod tls;
 pub mod view;
 mod waiting;
 
-pub use run::{World, run, run_in};
+pub use run::{World, certificate_mistakes, run, run_in};
 pub use start::bucket_of;

@@ -125,6 +125,15 @@ fn check(file: &Path) -> Result<(), RunError> {
     for warning in config.warnings() {
         eprintln!("warning: {warning}");
     }
+    let wrong = netsy::certificate_mistakes(&config);
+    for mistake in &wrong {
+        eprintln!("{}: {mistake}", file.display());
+    }
+    if !wrong.is_empty() {
+        let attempted = format!("use the certificates in `{}`", file.display());
+        let remedy = "`netsy certs` makes working files";
+        return Err(RunError::setup(attempted, "see above", remedy));
+    }
     say(&format!(
         "{}: ok; Node `{}` of cluster `{}`, bucket {}\n",
         file.display(),

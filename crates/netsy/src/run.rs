@@ -167,6 +167,17 @@ fn certificates(config: &Config) -> Result<(ClientTls, PeerTls), RunError> {
     Ok((clients, peers))
 }
 
+/// What is wrong with the certificate files that `config` names: each a sentence.
+#[must_use]
+pub fn certificate_mistakes(config: &Config) -> Vec<String> {
+    let (cluster_id, node_id) = (&config.cluster_id, &config.node_id);
+    let clients = tls::clients::open(&config.client, cluster_id).map(drop);
+    let peers = peer::identity::rehearse(&config.peer, cluster_id, node_id);
+    let told = [("client", clients), ("peer", peers)].into_iter();
+    told.filter_map(|(port, used)| Some(format!("[{port}]: {}", used.err()?)))
+        .collect()
+}
+
 /// Says once, on standard output, that the Node is ready.
 async fn greet(board: Arc<Board>, greeting: String) {
     while board.standing().health != HealthState::Healthy {

@@ -126,11 +126,10 @@ impl Driver {
 
     /// The chain reaches further. Told to the disk with the next batch: it only saves reading again.
     fn durable(&mut self, upto: Revision) {
-        while self
-            .unsent
-            .front()
-            .is_some_and(|encoded| encoded.record.revision <= upto)
+        while let Some(encoded) = self.unsent.front()
+            && encoded.record.revision <= upto
         {
+            self.window.sent(encoded);
             self.unsent.pop_front();
         }
         self.upload.take().map(DropGuard::disarm);

@@ -69,6 +69,7 @@ impl Driver {
             durable: meta.durable,
         });
         self.unsent.clear();
+        self.window.recount();
         let unsent = &mut self.unsent;
         let read = self.store.scan(meta.durable, meta.last, &mut |encoded| {
             unsent.push_back(encoded);

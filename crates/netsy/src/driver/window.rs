@@ -10,16 +10,21 @@ use rules::register::Voter;
 use rules::revision::Revision;
 
 use super::Driver;
+use crate::datafile::Encoded;
 use crate::standing::{CommitPath, Figures, Unflushed, now};
 
 /// Commits this close to one another count as one, milliseconds: of the first's age.
 const GRAIN: u64 = 10;
 
-/// Since when what is committed has waited for the bucket.
+/// What is committed and waits for the bucket: since when, and how many bytes. It may be a million Records, so
+/// each is looked at once.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     /// (committed up to here, at this moment), ascending in both.
     commits: VecDeque<(Revision, u64)>,
+    /// The bytes of those that wait, counted up to here.
+    bytes: u64,
+    counted: Revision,
 }
 
 impl Window {
@@ -42,6 +47,32 @@ impl Window {
         }
     }
 
+    /// Counts those of `unsent`, which is contiguous, that are committed and were not counted yet.
+    fn count(&mut self, unsent: &VecDeque<Encoded>, committed: Revision) {
+        let Some(first) = unsent.front().map(|encoded| encoded.record.revision) else {
+            return;
+        };
+        let skip = self.counted.next().since(first);
+        let waits = unsent
+            .iter()
+            .skip(usize::try_from(skip).unwrap_or(usize::MAX));
+        let waits = waits.take_while(|encoded| encoded.record.revision <= committed);
+        self.bytes += waits.map(|encoded| encoded.bytes.len() as u64).sum::<u64>();
+        self.counted = self.counted.max(committed);
+    }
+
+    /// This Record waits no more.
+    pub(super) fn sent(&mut self, encoded: &Encoded) {
+        if encoded.record.revision <= self.counted {
+            self.bytes = self.bytes.saturating_sub(encoded.bytes.len() as u64);
+        }
+    }
+
+    /// Those that wait are told anew.
+    pub(super) fn recount(&mut self) {
+        (self.bytes, self.counted) = (0, Revision::ZERO);
+    }
+
     /// For how long the oldest has waited; 0 if nothing does.
     fn age(&self, now: u64) -> u64 {
         self.commits
@@ -60,14 +91,10 @@ impl Driver {
             // Since before this process, or this Node's knowledge of it.
             self.window.committed(committed, now());
         }
-        let waits = self
-            .unsent
-            .iter()
-            .skip_while(|encoded| encoded.record.revision <= durable);
-        let waits = waits.take_while(|encoded| encoded.record.revision <= committed);
+        self.window.count(&self.unsent, committed);
         let unflushed = Unflushed {
             records: committed.since(durable),
-            bytes: waits.map(|encoded| encoded.bytes.len() as u64).sum(),
+            bytes: self.window.bytes,
             age: self.window.age(now()),
         };
         let active = matches!(self.node.tenure(), Tenure::Active(_));
@@ -96,6 +123,9 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
+    use rules::record::Record;
+    use rules::revision::Epoch;
+
     use super::*;
 
     #[test]
@@ -112,5 +142,36 @@ mod tests {
         assert_eq!(window.age(250), 50);
         window.flushed(Revision(9));
         assert_eq!(window.age(250), 0);
+    }
+
+    #[test]
+    fn each_record_is_counted_once_and_taken_off_once() {
+        let record = |revision| {
+            Encoded::new(Record::opening(
+                Epoch(1),
+                Revision(revision),
+                "one".into(),
+                0,
+            ))
+        };
+        let mut unsent: VecDeque<Encoded> = (4..=9).map(record).collect();
+        let size = unsent[0].bytes.len() as u64;
+        let mut window = Window::default();
+        window.count(&unsent, Revision(3));
+        assert_eq!(window.bytes, 0);
+        for (committed, waits) in [(6, 3), (6, 3), (8, 5)] {
+            window.count(&unsent, Revision(committed));
+            assert_eq!(window.bytes, waits * size);
+        }
+        for _ in 4..=9 {
+            window.sent(&unsent.pop_front().unwrap());
+        }
+        assert_eq!(window.bytes, 0, "9 was never counted");
+        unsent.extend((10..=12).map(record));
+        window.count(&unsent, Revision(12));
+        assert_eq!(window.bytes, 3 * size);
+        window.recount();
+        window.count(&unsent, Revision(11));
+        assert_eq!(window.bytes, 2 * size);
     }
 }

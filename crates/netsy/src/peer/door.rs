@@ -171,3 +171,87 @@ impl peer_server::Peer for Peer {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rules::message::Message;
+    use tonic::Code;
+    use tonic::metadata::AsciiMetadataValue;
+
+    use super::*;
+    use crate::peer::proto::peer_client::PeerClient;
+    use crate::peer::proto::{Look, said};
+
+    async fn port() -> (String, mpsc::UnboundedReceiver<Inbound>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let answers = Answers {
+            cluster_id: "prod".into(),
+            handle: Arc::default(),
+            read_txn: |_| Err(Refusal::NoLeader),
+            inbox: sender,
+        };
+        tokio::spawn(serve(listener, None, answers, CancellationToken::new()));
+        (url, inbox)
+    }
+
+    /// A request as a Node makes it whose messages are of this version.
+    fn request<T>(message: T, version: &'static str) -> Request<T> {
+        let mut request = Request::new(message);
+        for (name, value) in [
+            (HEADER_VERSION, version),
+            (HEADER_CLUSTER, "prod"),
+            (HEADER_NODE, "two"),
+            (HEADER_INCARNATION, "i"),
+            (HEADER_BOOT, "b"),
+            (HEADER_URL, "http://127.0.0.1:1"),
+        ] {
+            let value = AsciiMetadataValue::from_static(value);
+            request.metadata_mut().insert(name, value);
+        }
+        request
+    }
+
+    #[tokio::test]
+    async fn another_version_of_the_messages_is_refused_by_name() {
+        let (url, mut inbox) = port().await;
+        let mut client = PeerClient::connect(url).await.unwrap();
+        let said = tokio_stream::once(Said { message: None });
+        let refused = client.tell(request(said, "2")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        let why = "this node speaks version 1 of the peer messages, not `2`";
+        assert_eq!(refused.message(), why);
+        let asked = client.read_index(request(IndexQuestion {}, "2")).await;
+        assert_eq!(asked.unwrap_err().message(), why);
+        assert!(inbox.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn what_only_newer_versions_know_is_passed_over_and_the_stream_goes_on() {
+        let (url, mut inbox) = port().await;
+        let mut client = PeerClient::connect(url).await.unwrap();
+        let look = Some(said::Message::Look(Look {}));
+        let said = [Said { message: None }, Said { message: look }];
+        let told = client
+            .tell(request(tokio_stream::iter(said), VERSION))
+            .await;
+        told.unwrap();
+        let heard = tokio::time::timeout(Duration::from_secs(10), inbox.recv()).await;
+        assert_eq!(heard.unwrap().unwrap().message, Message::Look);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_restores_takes_messages_and_refuses_questions() {
+        let (url, _inbox) = port().await;
+        let mut client = PeerClient::connect(url).await.unwrap();
+        let asked = client.read_index(request(IndexQuestion {}, VERSION)).await;
+        let answer = asked.unwrap().into_inner().answer.unwrap();
+        let index_answer::Answer::Refusal(refusal) = answer else {
+            panic!("it knows nothing yet: {answer:?}");
+        };
+        assert_eq!(wire::refusal(refusal), Refusal::NoLeader);
+    }
+}

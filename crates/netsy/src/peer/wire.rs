@@ -363,3 +363,70 @@ pub(super) fn txn_answer(wire: proto::TxnAnswer) -> TxnAnswer {
         None => Err(Refusal::LeaderChanged),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    /// As a newer program says it: with a field of its own, number 99, in the message and in what it carries.
+    fn said_tomorrow(message: Wire) -> proto::Said {
+        let added = [0x9a, 0x06, 3, b'n', b'e', b'w'];
+        let said = proto::Said {
+            message: Some(message),
+        };
+        let bytes = said.encode_to_vec();
+        // Key, length, and what is carried: all of it is short.
+        let (key, carried) = (bytes[0], &bytes[2..]);
+        assert_eq!(usize::from(bytes[1]), carried.len());
+        let length = u8::try_from(carried.len() + added.len()).unwrap();
+        let bytes = [&[key, length], carried, &added, &added].concat();
+        proto::Said::decode(&bytes[..]).unwrap()
+    }
+
+    #[test]
+    fn fields_that_newer_programs_add_are_ignored() {
+        let heartbeat = Heartbeat {
+            sent: 1,
+            promised: Epoch(2),
+            newest: (Epoch(2), Revision(3)),
+            committed: Revision(3),
+            eligible: true,
+            up: 4,
+            tenure: None,
+            hears: Some(Epoch(2)),
+            register_seq: 5,
+        };
+        for message in [
+            Message::Heartbeat(heartbeat),
+            Message::Look,
+            Message::Prepare(Epoch(7)),
+            Message::Refused(Epoch(8)),
+        ] {
+            let said = said_tomorrow(message_wire(message.clone(), &[]));
+            assert_eq!(meant(said).unwrap().unwrap().message, message);
+        }
+    }
+
+    #[test]
+    fn a_message_of_an_unknown_kind_counts_as_lost() {
+        let bytes = [0x9a, 0x06, 3, b'n', b'e', b'w'];
+        let said = proto::Said::decode(&bytes[..]).unwrap();
+        assert!(meant(said).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_vote_is_a_promise_with_its_registration() {
+        let promise = Promise {
+            epoch: Epoch(4),
+            newest: (Epoch(3), Revision(9)),
+            eligible: false,
+            up: 1,
+        };
+        let vote = Outbound::Vote(promise.clone(), Bytes::from_static(b"{}"));
+        let meant = meant(said(vote)).unwrap().unwrap();
+        assert_eq!(meant.message, Message::Promise(promise));
+        assert_eq!(meant.registration.as_deref(), Some(&b"{}"[..]));
+    }
+}

@@ -270,9 +270,10 @@ pub fn verdict(seen: &[Seen]) -> Result<(), RunError> {
     if ill == 0 {
         return Ok(());
     }
+    let be = if ill == 1 { "is" } else { "are" };
     Err(RunError::failed(
         "find every node at work",
-        format!("{ill} of {} is not", seen.len()),
+        format!("{ill} of {} {be} not", seen.len()),
         "see above, and docs/OPERATING.md",
     ))
 }

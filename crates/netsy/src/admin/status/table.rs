@@ -225,7 +225,7 @@ mod tests {
         let width = lines[0].len();
         assert!(lines[..7].iter().all(|line| line.len() == width), "{text}");
         let said = super::super::verdict(&all).unwrap_err().to_string();
-        assert!(said.contains("2 of 3 is not"), "{said}");
+        assert!(said.contains("2 of 3 are not"), "{said}");
     }
 
     #[test]
