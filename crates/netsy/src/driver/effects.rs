@@ -46,7 +46,14 @@ impl Driver {
             }
             Effect::SwapRegister { expected, register } => {
                 let mark = register.mark.clone();
-                info!(epoch = register.epoch.0, phase = ?register.phase, "writing the register");
+                let primary = register.primary.as_ref();
+                info!(
+                    epoch = register.epoch.0,
+                    phase = ?register.phase,
+                    primary = primary.map(|primary| primary.node_id.as_str()),
+                    voters = register.voters.len(),
+                    "writing the register"
+                );
                 self.swap_document(
                     Document::Primary,
                     expected,

@@ -155,13 +155,16 @@ mod tests {
             ))
         };
         let mut unsent: VecDeque<Encoded> = (4..=9).map(record).collect();
-        let size = unsent[0].bytes.len() as u64;
+        let bytes = |unsent: &VecDeque<Encoded>, first: usize| -> u64 {
+            let first = unsent.iter().take(first);
+            first.map(|encoded| encoded.bytes.len() as u64).sum()
+        };
         let mut window = Window::default();
         window.count(&unsent, Revision(3));
         assert_eq!(window.bytes, 0);
         for (committed, waits) in [(6, 3), (6, 3), (8, 5)] {
             window.count(&unsent, Revision(committed));
-            assert_eq!(window.bytes, waits * size);
+            assert_eq!(window.bytes, bytes(&unsent, waits));
         }
         for _ in 4..=9 {
             window.sent(&unsent.pop_front().unwrap());
@@ -169,9 +172,9 @@ mod tests {
         assert_eq!(window.bytes, 0, "9 was never counted");
         unsent.extend((10..=12).map(record));
         window.count(&unsent, Revision(12));
-        assert_eq!(window.bytes, 3 * size);
+        assert_eq!(window.bytes, bytes(&unsent, 3));
         window.recount();
         window.count(&unsent, Revision(11));
-        assert_eq!(window.bytes, 2 * size);
+        assert_eq!(window.bytes, bytes(&unsent, 2));
     }
 }

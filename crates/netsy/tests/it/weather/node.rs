@@ -15,7 +15,7 @@ use netsy::api::proto::etcdserverpb::{StatusRequest, StatusResponse};
 use netsy::bucket::faults::{Fault, Faults};
 use netsy::bucket::local::LocalFiles;
 use netsy::bucket::{Bucket, Timeouts};
-use netsy::config::{Config, WhenDegraded};
+use netsy::config::{Config, LogFormat, WhenDegraded};
 use netsy::exit::RunError;
 use netsy::{World, run_in};
 use object_store::ObjectStore;
@@ -46,8 +46,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// A bucket in memory.
+    /// A bucket in memory. `NETSY_LOG=netsy=debug` shows what its Nodes say.
     pub(crate) fn new() -> Place {
+        if let Ok(directives) = std::env::var("NETSY_LOG") {
+            // Whoever is first starts it for all.
+            let _ = netsy::telemetry::start_log(LogFormat::Human, "", Some(&directives), false);
+        }
         Place {
             store: Arc::new(InMemory::new()),
             home: tempfile::tempdir().unwrap(),
