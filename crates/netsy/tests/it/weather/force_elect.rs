@@ -53,7 +53,7 @@ async fn chain_end(place: &Place) -> u64 {
 async fn stranded(place: &Place, ledger: &Arc<Ledger>) -> (Running, String, u64) {
     let mut nodes = Vec::new();
     for name in NAMES {
-        nodes.push(place.member(name).start().await);
+        nodes.push(place.calm_member(name).start().await);
     }
     for node in &nodes {
         node.healthy().await;
@@ -85,7 +85,7 @@ async fn stranded(place: &Place, ledger: &Arc<Ledger>) -> (Running, String, u64)
     primary.kill().await;
     other.kill().await;
     std::fs::remove_dir_all(place.disk(&lost)).unwrap();
-    let survivor = place.member(&name).start().await;
+    let survivor = place.calm_member(&name).start().await;
     (survivor, named, end)
 }
 
@@ -144,12 +144,12 @@ async fn a_cluster_that_lost_two_disks_of_three_is_writable_again() {
     for other in others {
         // The Primary that was has its disk, with what is lost on it: it refuses to go on with that.
         if other == primary {
-            let refused = place.member(other).refused().await.to_string();
+            let refused = place.calm_member(other).refused().await.to_string();
             let why = "the chain differs from a record that was committed here";
             assert!(refused.contains(why), "{refused}");
             std::fs::remove_dir_all(place.disk(other)).unwrap();
         }
-        nodes.push(place.member(other).start().await);
+        nodes.push(place.calm_member(other).start().await);
     }
     for node in &nodes {
         node.healthy().await;
@@ -169,12 +169,12 @@ async fn only_after(node: &Running, end: u64) -> Vec<super::load::Written> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn there_is_nothing_to_force_while_a_primary_is_at_work_or_no_voters_are_named() {
     let place = Place::new();
-    let one = place.member("one").start().await;
+    let one = place.calm_member("one").start().await;
     one.healthy().await;
     let (_, ended) = force_elect(&place, true).await;
     let refused = ended.unwrap_err().to_string();
     assert!(refused.contains("names no voters"), "{refused}");
-    let two = place.member("two").start().await;
+    let two = place.calm_member("two").start().await;
     two.healthy().await;
     until_voters(&place, vec!["one", "two"]).await;
     let ledger = Arc::new(Ledger::default());

@@ -107,6 +107,15 @@ impl Place {
         })
     }
 
+    /// A member that is in no hurry to call another silent, for stories in which voters must not change, however
+    /// busy the machine is.
+    pub(crate) fn calm_member(&self, name: &str) -> Setup {
+        self.member(name).with(|config| {
+            config.elector.primary_timeout = Duration::from_secs(2);
+            config.limits.drain_timeout = Duration::from_secs(10);
+        })
+    }
+
     /// A Node on an empty disk that has restored everything: the judge's.
     pub(crate) async fn judge(&self, name: &str) -> Running {
         let disk = format!("judge-{}", rand());

@@ -32,7 +32,7 @@ impl Trio {
             .collect();
         let mut nodes = Vec::new();
         for (name, port) in NAMES.iter().zip(&ports) {
-            nodes.push(place.member(name).at(port).start().await);
+            nodes.push(place.calm_member(name).at(port).start().await);
         }
         for node in &nodes {
             node.healthy().await;
@@ -54,7 +54,7 @@ impl Trio {
 /// The Node of this name once more, at its address.
 fn again(place: &Place, ports: &[TcpListener], name: &str) -> Setup {
     let at = NAMES.iter().position(|known| *known == name).unwrap();
-    place.member(name).at(&ports[at])
+    place.calm_member(name).at(&ports[at])
 }
 
 async fn some_load(ledger: &Arc<Ledger>, node: &Running) {
