@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rules::chain::{Found, first_difference};
 use rules::primary::Tenure;
 use rules::record::Record;
-use rules::register::{Held, Swapped, Version};
+use rules::register::{Held, Register, Swapped, Version};
 use rules::revision::{Epoch, Revision};
 use rules::step::{Effect, Input};
 use serde::Serialize;
@@ -44,24 +44,7 @@ impl Driver {
                 let mark = lock.mark.clone();
                 self.swap_document(Document::Elector, expected, &lock, mark, Input::LockSwapped);
             }
-            Effect::SwapRegister { expected, register } => {
-                let mark = register.mark.clone();
-                let primary = register.primary.as_ref();
-                info!(
-                    epoch = register.epoch.0,
-                    phase = ?register.phase,
-                    primary = primary.map(|primary| primary.node_id.as_str()),
-                    voters = register.voters.len(),
-                    "writing the register"
-                );
-                self.swap_document(
-                    Document::Primary,
-                    expected,
-                    &register,
-                    mark,
-                    Input::RegisterSwapped,
-                );
-            }
+            Effect::SwapRegister { expected, register } => self.swap_register(expected, &register),
             Effect::Promise(epoch) => {
                 self.batch.promised = Some(epoch);
                 self.batch_urgent = true;
@@ -106,6 +89,20 @@ impl Driver {
             Effect::Refuse(reason) => self.ended = Some(Ended::Refused(reason)),
             Effect::Closed => self.ended = Some(Ended::Closed),
         }
+    }
+
+    fn swap_register(&self, expected: Option<Version>, register: &Register) {
+        let primary = register.primary.as_ref();
+        info!(
+            epoch = register.epoch.0,
+            phase = ?register.phase,
+            primary = primary.map(|primary| primary.node_id.as_str()),
+            voters = register.voters.len(),
+            "writing the register"
+        );
+        let mark = register.mark.clone();
+        let input = Input::RegisterSwapped;
+        self.swap_document(Document::Primary, expected, register, mark, input);
     }
 
     /// Cuts the log: what waits for the disk goes first, so that the order stays.
