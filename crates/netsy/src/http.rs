@@ -1,4 +1,4 @@
-//! The health port: `/livez`, `/readyz`, `/metrics`, and a small page for people at `/`.
+//! The health port: `/livez`, `/readyz`, `/metrics`, `/status` as JSON, and a small page for people at `/`.
 //!
 //! Plain HTTP without data: what can be read here is what a Node says of itself, never a key or a value.
 
@@ -15,7 +15,8 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::standing::{Board, HealthState, PrimaryState, Standing};
+use crate::report::Report;
+use crate::standing::{Board, HealthState, PrimaryState, Standing, Unflushed};
 use crate::telemetry::{self, Metrics, health_word, primary_word};
 
 /// How long connections may take to end once the port closes.
@@ -60,10 +61,11 @@ pub fn router(health: Health) -> Router {
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/status", get(status))
         .fallback(|| async {
             (
                 StatusCode::NOT_FOUND,
-                "try /, /livez, /readyz or /metrics\n",
+                "try /, /livez, /readyz, /metrics or /status\n",
             )
         })
         .with_state(health)
@@ -101,6 +103,11 @@ async fn metrics(State(health): State<Health>) -> Response {
     response
 }
 
+async fn status(State(health): State<Health>) -> Response {
+    let body = Report::of(&health.board).json();
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
 async fn page(State(health): State<Health>) -> Html<String> {
     let standing = health.board.standing();
     let sizes = health.board.sizes();
@@ -131,6 +138,10 @@ async fn page(State(health): State<Health>) -> Html<String> {
             "Last Revision in the bucket",
             health.metrics.bucket_revision.get().to_string(),
         ),
+        (
+            "Committed, not in the bucket yet",
+            unflushed(&health.board.figures().unflushed),
+        ),
         ("Local database, bytes", sizes.total.to_string()),
     ];
     let rows: String = rows
@@ -143,8 +154,16 @@ async fn page(State(health): State<Health>) -> Html<String> {
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>netsy {name}</title>\n\
          <style>body{{font-family:sans-serif;margin:2em}}th{{text-align:left;padding-right:2em}}</style>\n\
          <h1>netsy {name}</h1>\n<table>\n{rows}</table>\n\
-         <p><a href=\"/livez\">livez</a> <a href=\"/readyz\">readyz</a> <a href=\"/metrics\">metrics</a>\n"
+         <p><a href=\"/livez\">livez</a> <a href=\"/readyz\">readyz</a> <a href=\"/metrics\">metrics</a> \
+         <a href=\"/status\">status</a>\n"
     ))
+}
+
+fn unflushed(window: &Unflushed) -> String {
+    format!(
+        "{} Records, {} bytes, for {} ms",
+        window.records, window.bytes, window.age
+    )
 }
 
 /// Text as it may stand in HTML.

@@ -12,6 +12,7 @@ pub mod fuzzing;
 pub mod greeting;
 pub mod http;
 pub mod peer;
+pub mod report;
 mod run;
 pub mod standing;
 mod start;
@@ -19,5 +20,7 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod view;
+mod waiting;
 
-pub use run::{World, run, run_in};
+pub use run::{World, certificate_mistakes, run, run_in};
+pub use start::bucket_of;

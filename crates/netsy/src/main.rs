@@ -1,16 +1,18 @@
 //! The `netsy` command: reads the command line and the environment (nobody else does), calls a room, and ends with
 //! an exit code of [`netsy::exit`] and, if anything failed, one last line that says what to do.
 
+mod arguments;
+
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
-use netsy::admin::certs;
+use arguments::{AdminVerb, Certs, CommandLine, ConfigVerb, Dev, ForceElect, Serve, Status, Verb};
+use clap::Parser;
 use netsy::admin::dev::{Cluster, address, live_no_longer_than_the_parent, run as run_nodes};
-use netsy::config::settings::SETTINGS;
+use netsy::admin::{certs, force_elect, status};
 use netsy::config::{Config, Draft, LogFormat, Mistakes};
 use netsy::exit::RunError;
 use netsy::telemetry;
@@ -25,147 +27,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// its whole group.
 const ECHO: Duration = Duration::from_millis(200);
 
-/// A replicated key-value server that speaks the etcd API Kubernetes needs and lives in a bucket.
-#[derive(Parser)]
-#[command(name = "netsy", version, disable_help_subcommand = true)]
-struct CommandLine {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Subcommand)]
-enum Verb {
-    /// Run one Node on this machine to try things out: local files as the bucket, no TLS, loopback only.
-    Dev(Dev),
-    /// Run a Node.
-    Serve(Serve),
-    /// Look at a configuration file.
-    Config {
-        #[command(subcommand)]
-        verb: ConfigVerb,
-    },
-    /// Make a certificate authority, and certificates for Nodes and clients.
-    Certs(Certs),
-    /// Print the version.
-    Version,
-}
-
-#[derive(Args)]
-struct Dev {
-    /// Where everything is kept: the bucket in DIR/bucket, the Node's own disk in DIR/node-1.
-    #[arg(long, value_name = "DIR", default_value = "./netsy-data")]
-    dir: PathBuf,
-    /// Where etcd clients are accepted.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2379")]
-    listen: String,
-    /// Where the health port is; port 0 lets the system choose one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
-    http: String,
-    /// A cluster of so many Nodes, one process each, their client ports 10 apart.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9))]
-    nodes: Option<u16>,
-    /// Only this Node of the cluster, such as one that was killed.
-    #[arg(long, value_name = "I", requires = "nodes", value_parser = clap::value_parser!(u16).range(1..=9))]
-    node: Option<u16>,
-    /// Delete keys when the TTL of their lease has passed: the setting `leases.expire`.
-    #[arg(long)]
-    leases_expire: bool,
-    /// Started by the parent of a cluster.
-    #[arg(long, hide = true)]
-    under_parent: bool,
-}
-
-#[derive(Args)]
-#[command(
-    after_help = "Settings come from flags over NETSY_* variables over the file over defaults; \
-                        `netsy serve --help` lists them all."
-)]
-struct Serve {
-    /// The configuration file, netsy.toml [env: NETSY_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(flatten)]
-    settings: Settings,
-}
-
-#[derive(Subcommand)]
-enum ConfigVerb {
-    /// Say whether FILE, with the NETSY_* variables of this environment, is a configuration `serve` would take.
-    Check {
-        /// The configuration file.
-        file: PathBuf,
-    },
-}
-
-#[derive(Args)]
-struct Certs {
-    /// Where the files are, and where they are made.
-    #[arg(long, value_name = "DIR", default_value = "./netsy-certs")]
-    dir: PathBuf,
-    /// The cluster's name, as in its configuration.
-    #[arg(long, value_name = "NAME")]
-    cluster_id: String,
-    /// A Node, with the host names and IP addresses by which clients reach it; repeat for more. It gets a
-    /// certificate for the peer port and one for its client port. Loopback is always in.
-    #[arg(long = "node", value_name = "NODE[=HOST,...]")]
-    nodes: Vec<certs::NodeWish>,
-    /// A host name or IP address by which clients reach a Node, for one server certificate that all Nodes share;
-    /// repeat for more. Loopback is always in.
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<String>,
-    /// A client's name; repeat for more [default: client]
-    #[arg(long = "client", value_name = "NAME")]
-    clients: Vec<String>,
-    /// How many days certificates of Nodes and clients are valid.
-    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
-    days: u32,
-}
-
-/// The flags of `netsy serve` that are made from the table of settings: `--elector-timeout` for `elector.timeout`.
-struct Settings(Vec<(&'static str, String)>);
-
-impl FromArgMatches for Settings {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Settings, clap::Error> {
-        let flags = SETTINGS.iter().filter(|setting| setting.has_flag());
-        let given = flags.filter_map(|setting| {
-            matches
-                .get_one::<String>(setting.key)
-                .map(|value| (setting.key, value.clone()))
-        });
-        Ok(Settings(given.collect()))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Settings::from_arg_matches(matches)?;
-        Ok(())
-    }
-}
-
-impl Args for Settings {
-    fn augment_args(command: Command) -> Command {
-        SETTINGS
-            .iter()
-            .filter(|setting| setting.has_flag())
-            .fold(command, |command, setting| {
-                let default = setting
-                    .default
-                    .map_or(String::new(), |text| format!(" [default: {text}]"));
-                command.arg(
-                    Arg::new(setting.key)
-                        .long(&*setting.flag().leak())
-                        .value_name("VALUE")
-                        .help(format!("{}{default}", setting.meaning))
-                        .help_heading("Settings")
-                        .hide_short_help(true),
-                )
-            })
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        Settings::augment_args(command)
-    }
-}
-
 fn main() -> ExitCode {
     // The one TLS provider; an error would mean that there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -175,6 +36,10 @@ fn main() -> ExitCode {
         Verb::Config {
             verb: ConfigVerb::Check { file },
         } => check(&file),
+        Verb::Status(status) => show_status(&status),
+        Verb::Admin {
+            verb: AdminVerb::ForceElect(wanted),
+        } => give_up_voters(&wanted),
         Verb::Certs(certs) => make_certs(&certs),
         Verb::Version => {
             say(concat!("netsy ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -226,15 +91,8 @@ fn run_dev(dev: &Dev) -> Result<(), RunError> {
 }
 
 fn run_serve(serve: &Serve) -> Result<(), RunError> {
-    let variable = || std::env::var_os("NETSY_CONFIG").filter(|file| !file.is_empty());
-    let file = serve
-        .config
-        .clone()
-        .or_else(|| variable().map(PathBuf::from));
-    let attempted = match &file {
-        Some(file) => format!("read the configuration from `{}`", file.display()),
-        None => "read the configuration without a file (`--config` names one)".to_owned(),
-    };
+    let file = serve.config.clone().or_else(config_named);
+    let attempted = reading(file.as_deref());
     let flags = serve
         .settings
         .0
@@ -246,6 +104,19 @@ fn run_serve(serve: &Serve) -> Result<(), RunError> {
         .map_err(|mistakes| refuse(attempted, &mistakes))?)
 }
 
+/// The file that `NETSY_CONFIG` names.
+fn config_named() -> Option<PathBuf> {
+    let file = std::env::var_os("NETSY_CONFIG").filter(|file| !file.is_empty());
+    file.map(PathBuf::from)
+}
+
+fn reading(file: Option<&Path>) -> String {
+    match file {
+        Some(file) => format!("read the configuration from `{}`", file.display()),
+        None => "read the configuration without a file (`--config` names one)".to_owned(),
+    }
+}
+
 fn check(file: &Path) -> Result<(), RunError> {
     let config = draft(Some(file))?.finish().map_err(|mistakes| {
         refuse(
@@ -255,6 +126,15 @@ fn check(file: &Path) -> Result<(), RunError> {
     })?;
     for warning in config.warnings() {
         eprintln!("warning: {warning}");
+    }
+    let wrong = netsy::certificate_mistakes(&config);
+    for mistake in &wrong {
+        eprintln!("{}: {mistake}", file.display());
+    }
+    if !wrong.is_empty() {
+        let attempted = format!("use the certificates in `{}`", file.display());
+        let remedy = "`netsy certs` makes working files";
+        return Err(RunError::setup(attempted, "see above", remedy));
     }
     say(&format!(
         "{}: ok; Node `{}` of cluster `{}`, bucket {}\n",
@@ -305,6 +185,53 @@ fn refuse(attempted: String, mistakes: &Mistakes) -> RunError {
         many => format!("there are {many} mistakes, see above"),
     };
     RunError::setup(attempted, why, "correct it and try again")
+}
+
+fn show_status(wanted: &Status) -> Result<(), RunError> {
+    let question = status::Question {
+        endpoints: wanted.endpoints.clone(),
+        cluster: wanted.cluster,
+        cacert: wanted.cacert.clone(),
+        cert: wanted.cert.clone(),
+        key: wanted.key.clone(),
+        within: Duration::from_secs(wanted.timeout),
+    };
+    on_runtime(async {
+        let seen = status::look(&question).await?;
+        match wanted.write_out.as_str() {
+            "json" => say(&status::json(&seen)),
+            _ => say(&status::table(&seen)),
+        }
+        status::verdict(&seen)
+    })
+}
+
+fn give_up_voters(wanted: &ForceElect) -> Result<(), RunError> {
+    let config = match &wanted.dir {
+        Some(dir) => std::path::absolute(dir)
+            .map_err(|error| error.to_string())
+            .and_then(|dir| {
+                let config = Config::dev_node(&dir, "127.0.0.1:0", "127.0.0.1:0", None);
+                config.map_err(|mistakes| mistakes.to_string())
+            })
+            .map_err(|why| {
+                let attempted = format!("find the cluster in `{}`", dir.display());
+                RunError::setup(attempted, why, "choose another `--dir`")
+            })?,
+        None => {
+            let file = wanted.config.clone().or_else(config_named);
+            let draft = draft(file.as_deref())?.finish();
+            draft.map_err(|mistakes| refuse(reading(file.as_deref()), &mistakes))?
+        }
+    };
+    let wish = force_elect::Wish {
+        cluster_id: config.cluster_id.clone(),
+        accepts_loss: wanted.yes_i_accept_losing_writes,
+        look_for: config.elector.timeout,
+        wait: Duration::from_secs(wanted.wait),
+    };
+    let bucket = netsy::bucket_of(&config)?;
+    on_runtime(async { force_elect::run(&bucket, &wish, &mut say).await })
 }
 
 fn make_certs(certs: &Certs) -> Result<(), RunError> {

@@ -1,14 +1,14 @@
 //! `run`: one Node from start to end, handed its whole world by the configuration.
 //!
-//! The health port opens first; then the disk and the bucket are taken in hand, the Node registers, the log
-//! is restored, the driver starts on its own thread, and the etcd door opens. Closing goes the other way.
+//! The health port and the peer port open first; then the disk and the bucket are taken in hand, the Node
+//! registers, the log is restored, the driver starts on its own thread, and the etcd door opens. Closing goes
+//! the other way.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rules::node::Node;
-use rules::register::Identity;
 use rules::revision::Epoch;
 use rules::settings::Settings;
 use rustls::ServerConfig;
@@ -20,11 +20,12 @@ use crate::bucket::{self, Bucket};
 use crate::config::{Config, WhenDegraded};
 use crate::driver::{self, Ended, Parts, Registration};
 use crate::exit::RunError;
-use crate::peer::{self, Caller, Peers};
+use crate::peer;
 use crate::standing::{Board, Handle, HealthState, PrimaryState, Standing};
 use crate::start::{Started, start};
 use crate::telemetry::Metrics;
 use crate::tls::{self, Reloading, Unusable};
+use crate::waiting::{PeerPort, PeerTls};
 use crate::{api, http};
 
 /// The shortest time between two notes of progress; etcd's own.
@@ -94,31 +95,34 @@ pub async fn run_in(
     let metrics = Metrics::new(&config.cluster_id, &config.node_id, |registry| {
         api_metrics.register(registry);
     });
-    let unusable = |attempted: &str, error: Unusable| {
-        RunError::setup(attempted, error, "`netsy certs` makes working files")
-    };
-    let tls = tls::clients::open(&config.client, &config.cluster_id)
-        .map_err(|error| unusable("open the client port", error))?;
-    let identity = peer::identity::open(&config.peer, &config.cluster_id, &config.node_id)
-        .map_err(|error| unusable("open the peer port", error))?;
+    let (tls, identity) = certificates(&config)?;
     let bound = world.clients.local_addr().unwrap_or(config.client.listen);
     let health_bound = world.health.local_addr().unwrap_or(config.http.listen);
     let closed = CancellationToken::new();
-    let health = tokio::spawn(http::serve(
-        world.health,
-        http::Health {
-            board: Arc::clone(&board),
-            metrics: Arc::clone(&metrics),
-        },
-        closed.clone(),
-    ));
-    let peer_bound = world
-        .peers
-        .as_ref()
-        .and_then(|peers| peers.local_addr().ok());
+    let shown = http::Health {
+        board: Arc::clone(&board),
+        metrics: Arc::clone(&metrics),
+    };
+    let health = tokio::spawn(http::serve(world.health, shown, closed.clone()));
+    let peers = world.peers.as_ref();
+    let peer_bound = peers.and_then(|peers| peers.local_addr().ok());
     let registration = registration(&config, bound, peer_bound);
+    let closing = CancellationToken::new();
+    let _closes = closing.clone().drop_guard();
+    if let Some(identity) = &identity {
+        watch_files(Arc::clone(identity), &metrics, &closing);
+    }
+    let mut port = world.peers.map(|listener| {
+        PeerPort::open(
+            listener,
+            &registration,
+            &config.cluster_id,
+            identity,
+            closing.clone(),
+        )
+    });
     let started = tokio::select! {
-        started = start(&config, world.bucket, &registration) => started,
+        started = start(&config, world.bucket, &registration, &mut port) => started,
         () = shutdown.cancelled() => {
             closed.cancel();
             return Ok(());
@@ -128,20 +132,17 @@ pub async fn run_in(
     let greeter = world
         .greets
         .then(|| tokio::spawn(greet(Arc::clone(&board), greeting)));
+    let doors = Doors {
+        board,
+        metrics,
+        api_metrics,
+        tls,
+        clients: world.clients,
+        port,
+        closing,
+    };
     let result = match started {
-        Ok(started) => {
-            let clients = world.clients;
-            let doors = Doors {
-                board,
-                metrics,
-                api_metrics,
-                tls,
-                clients,
-                peers: world.peers,
-                identity,
-            };
-            serve(&config, started, registration, doors, shutdown).await
-        }
+        Ok(started) => serve(&config, started, doors, shutdown).await,
         Err(error) => Err(error),
     };
     if let Some(greeter) = greeter {
@@ -150,6 +151,31 @@ pub async fn run_in(
     closed.cancel();
     let _ = health.await;
     result
+}
+
+type ClientTls = Option<Arc<Reloading<ServerConfig>>>;
+
+/// The certificates of both ports.
+fn certificates(config: &Config) -> Result<(ClientTls, PeerTls), RunError> {
+    let unusable = |attempted: &str, error: Unusable| {
+        RunError::setup(attempted, error, "`netsy certs` makes working files")
+    };
+    let clients = tls::clients::open(&config.client, &config.cluster_id)
+        .map_err(|error| unusable("open the client port", error))?;
+    let peers = peer::identity::open(&config.peer, &config.cluster_id, &config.node_id)
+        .map_err(|error| unusable("open the peer port", error))?;
+    Ok((clients, peers))
+}
+
+/// What is wrong with the certificate files that `config` names: each a sentence.
+#[must_use]
+pub fn certificate_mistakes(config: &Config) -> Vec<String> {
+    let (cluster_id, node_id) = (&config.cluster_id, &config.node_id);
+    let clients = tls::clients::open(&config.client, cluster_id).map(drop);
+    let peers = peer::identity::rehearse(&config.peer, cluster_id, node_id);
+    let told = [("client", clients), ("peer", peers)].into_iter();
+    told.filter_map(|(port, used)| Some(format!("[{port}]: {}", used.err()?)))
+        .collect()
 }
 
 /// Says once, on standard output, that the Node is ready.
@@ -216,17 +242,16 @@ struct Doors {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     api_metrics: api::Metrics,
-    tls: Option<Arc<Reloading<ServerConfig>>>,
+    tls: ClientTls,
     clients: TcpListener,
-    peers: Option<TcpListener>,
-    identity: Option<Arc<Reloading<peer::identity::Identity>>>,
+    port: Option<PeerPort>,
+    closing: CancellationToken,
 }
 
 /// Runs the driver and the door until one of them ends or `shutdown` comes.
 async fn serve(
     config: &Config,
     started: Started,
-    registration: Registration,
     doors: Doors,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
@@ -236,23 +261,17 @@ async fn serve(
         api_metrics,
         tls,
         clients,
-        peers,
-        identity,
+        port,
+        closing,
     } = doors;
-    let closing = CancellationToken::new();
     let view = Arc::clone(&started.restored.view);
     let (handle, requests) = Handle::new(view, Arc::clone(&board), closing.clone());
     let acceptor = tls.as_ref().map(|tls| tls.shared());
     if let Some(tls) = tls {
         watch_files(tls, &metrics, &closing);
     }
-    if let Some(identity) = &identity {
-        watch_files(Arc::clone(identity), &metrics, &closing);
-    }
-    let mut parts = parts(config, started, registration, board, metrics);
-    if let Some(listener) = peers {
-        open_peers(&mut parts, listener, identity, handle.clone());
-    }
+    let mut parts = parts(config, started, board, metrics);
+    parts.peers = port.and_then(|port| port.hand_over(parts.node.me(), handle.clone()));
     let mut limits = api::Limits::default();
     limits.watch.progress_every = config.watch.progress_interval.max(PROGRESS_MIN);
     limits.quota = config.storage.quota.unwrap_or(0);
@@ -285,48 +304,9 @@ fn watch_files<T: Send + Sync + 'static>(
     tokio::spawn(port.reload_when_changed(tls::RELOAD_EVERY, metrics, closing));
 }
 
-/// Opens the peer port, and gives the driver the other Nodes. With an `identity` both speak mutual TLS.
-fn open_peers(
-    parts: &mut Parts,
-    listener: TcpListener,
-    identity: Option<Arc<Reloading<peer::identity::Identity>>>,
-    handle: Handle,
-) {
-    let closing = handle.closing.clone();
-    let (inbox, inbound) = tokio::sync::mpsc::unbounded_channel();
-    let urls = &parts.registration.peer_urls;
-    let caller = Caller {
-        cluster_id: parts.cluster_id.clone(),
-        identity: parts.node.me().clone(),
-        url: urls.first().cloned().unwrap_or_default(),
-    };
-    let connector = identity.clone().map(peer::Connector::new);
-    let runtime = tokio::runtime::Handle::current();
-    let peers = Peers::new(caller, connector, runtime, closing.clone());
-    parts.peers = Some((peers, inbound));
-    let answers = peer::Answers {
-        cluster_id: parts.cluster_id.clone(),
-        handle,
-        read_txn: api::txn::passed_on,
-        inbox,
-    };
-    let acceptor = identity.map(peer::Acceptor::new);
-    tokio::spawn(peer::serve(listener, acceptor, answers, closing));
-}
-
 /// What the driver is made of.
-fn parts(
-    config: &Config,
-    started: Started,
-    registration: Registration,
-    board: Arc<Board>,
-    metrics: Arc<Metrics>,
-) -> Parts {
-    let identity = Identity {
-        node_id: config.node_id.clone(),
-        incarnation: started.incarnation,
-        boot: bucket::fresh_mark(),
-    };
+fn parts(config: &Config, started: Started, board: Arc<Board>, metrics: Arc<Metrics>) -> Parts {
+    let (identity, registration) = (started.identity, started.registration);
     let seed = u64::from_str_radix(&bucket::fresh_mark()[..16], 16).unwrap_or(1);
     let restored = started.restored;
     let (log, promised) = (restored.log, restored.promised);
@@ -386,6 +366,7 @@ fn settings(config: &Config) -> Settings {
         receipt_timeout: ms(config.replication.receipt_timeout),
         upload_age: ms(config.replication.upload_age),
         upload_records: config.replication.upload_records,
+        forget_after: config.elector.forget_after.map_or(0, ms),
         quorum: config.replication.quorum,
         ..Settings::default()
     }

@@ -77,7 +77,7 @@ pub struct Standing {
     pub leader_name: Option<String>,
     /// Whether this Node is the Elector.
     pub elector: bool,
-    /// The members as the Elector knows them; empty on a Node that is not the Elector.
+    /// The members as an Elector last told them; empty before.
     pub members: Vec<Member>,
 }
 
@@ -172,10 +172,53 @@ pub struct Sizes {
     pub in_use: u64,
 }
 
+/// How far the log is, as measured many times a second.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// The newest Record appended, committed or not.
+    pub latest: Revision,
+    /// The committed Revision.
+    pub committed: Revision,
+    /// The end of the chain in the bucket, as this Node knows it.
+    pub durable: Revision,
+    /// The lowest Revision that can be read.
+    pub floor: Revision,
+    /// Writes that wait for their commit.
+    pub pending: u64,
+    /// How writes are committed; `None` unless this Node is the Active Primary.
+    pub path: Option<CommitPath>,
+    /// Whose Receipts commit, by name.
+    pub voters: Vec<String>,
+    /// What the bucket lacks.
+    pub unflushed: Unflushed,
+}
+
+/// How an Active Primary commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitPath {
+    /// When enough voters' disks hold it; the bucket follows.
+    Quorum,
+    /// When the bucket and the own disk hold it.
+    Bucket,
+}
+
+/// The unflushed window: what is committed by quorum, and not in the bucket yet. The loss of a majority of
+/// disks at one moment can cost this, and nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unflushed {
+    /// How many Records.
+    pub records: u64,
+    /// How many bytes, as they are stored.
+    pub bytes: u64,
+    /// For how long the oldest of them has been committed, milliseconds.
+    pub age: u64,
+}
+
 /// State the driver writes and the doors read without asking.
 #[derive(Debug)]
 pub struct Board {
     standing: ArcSwap<Standing>,
+    figures: ArcSwap<Figures>,
     /// Until when (milliseconds of [`now`]) the read lease runs.
     lease_until: AtomicU64,
     /// From when on they have to be asked for all the same: an upload takes long.
@@ -198,6 +241,7 @@ impl Board {
     pub fn new(standing: Standing) -> Arc<Board> {
         Arc::new(Board {
             standing: ArcSwap::from_pointee(standing),
+            figures: ArcSwap::default(),
             lease_until: AtomicU64::new(0),
             doubt_from: AtomicU64::new(u64::MAX),
             total: AtomicU64::new(0),
@@ -214,6 +258,17 @@ impl Board {
     /// Replaces the Standing.
     pub fn set_standing(&self, standing: Standing) {
         self.standing.store(Arc::new(standing));
+    }
+
+    /// How far the log is.
+    #[must_use]
+    pub fn figures(&self) -> Arc<Figures> {
+        self.figures.load_full()
+    }
+
+    /// Notes fresh Figures.
+    pub fn set_figures(&self, figures: Figures) {
+        self.figures.store(Arc::new(figures));
     }
 
     /// Lets linearizable reads be answered locally until `until` (milliseconds of [`now`]); 0 ends it.
@@ -340,7 +395,7 @@ impl Handle {
     /// `NoLeader` or `Unavailable` when no Elector can be asked.
     pub async fn members(&self) -> Result<Vec<Member>, Refusal> {
         let standing = self.board.standing();
-        if standing.elector {
+        if standing.elector && !standing.members.is_empty() {
             return Ok(standing.members.clone());
         }
         let (reply, answer) = oneshot::channel();

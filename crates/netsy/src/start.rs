@@ -1,11 +1,13 @@
 //! Start: takes disk and bucket in hand, registers the Node, and restores the log.
 //!
 //! A bucket that does not answer is asked again for as long as it takes; everything else that is wrong ends
-//! the process with a sentence. A disk that is damaged, or an older copy, is set aside and filled anew.
+//! the process with a sentence. A disk that is damaged, or an older copy, is set aside and filled anew. All
+//! that time the voter that the disk is answers at the peer port.
 
 use std::path::Path;
 use std::time::Duration;
 
+use rules::register::Identity;
 use tracing::warn;
 
 use crate::bucket::{self, Bucket, BucketConfig};
@@ -13,6 +15,7 @@ use crate::config::{Config, Sse};
 use crate::driver::{self, JoinFailure, Registered, Registration, RestoreFailure, Restored};
 use crate::exit::RunError;
 use crate::store::{self, Batch, Store, StoreIdentity};
+use crate::waiting::{PeerPort, make_durable};
 
 /// How often a bucket that does not answer at start is asked again.
 const BUCKET_AGAIN: Duration = Duration::from_secs(2);
@@ -21,54 +24,91 @@ const BUCKET_AGAIN: Duration = Duration::from_secs(2);
 pub(crate) struct Started {
     pub(crate) bucket: Bucket,
     pub(crate) store: Store,
-    pub(crate) incarnation: String,
+    /// This process.
+    pub(crate) identity: Identity,
+    /// As it lies in the bucket.
+    pub(crate) registration: Registration,
     pub(crate) restored: Restored,
 }
 
-/// Takes disk and bucket in hand, registers, and restores the log.
+/// Takes disk and bucket in hand, registers, and restores the log. Meanwhile the peer port is answered.
 pub(crate) async fn start(
     config: &Config,
-    bucket: Option<Bucket>,
+    mut given: Option<Bucket>,
     registration: &Registration,
+    port: &mut Option<PeerPort>,
 ) -> Result<Started, RunError> {
-    let mut store = open_store(config)?;
-    let bucket = open_bucket(config, bucket).await?;
-    let attempted = || format!("join the cluster in `{}`", bucket.name());
-    patiently(|| driver::check_cluster(&bucket, &config.cluster_id))
-        .await
-        .map_err(|why| RunError::setup(attempted(), why, "see docs/OPERATING.md"))?;
+    let boot = bucket::fresh_mark();
     loop {
-        let meta = store.meta();
-        let own = Registration {
-            boot_seq: meta.boot_seq + 1,
-            incarnation: meta.incarnation,
-            ..registration.clone()
+        let store = open_store(config)?;
+        let own = begin_life(&store, registration).await?;
+        let identity = Identity {
+            node_id: own.node_id.clone(),
+            incarnation: own.incarnation.clone(),
+            boot: boot.clone(),
         };
-        note_boot(&store, own.boot_seq).await?;
-        let mark = bucket::fresh_mark();
-        let registered = patiently(|| driver::register(&bucket, &own, &mark)).await;
-        match registered
-            .map_err(|why| RunError::setup(attempted(), why, "see docs/OPERATING.md"))?
-        {
-            Registered::Done => {
-                if let Some(restored) = restore(config, &bucket, &store).await? {
-                    return Ok(Started {
-                        bucket,
-                        incarnation: own.incarnation,
-                        restored,
-                        store,
-                    });
-                }
-            }
-            Registered::OldDisk => {
-                warn!("this disk is an older copy of one that was started since");
-            }
+        if let Some(port) = port {
+            port.wait(&store, &identity, &own);
+        }
+        let joined = join(config, &mut given, &store, &own).await;
+        if let Some(port) = port {
+            port.wait_no_more().await;
+        }
+        if let Some((bucket, mut restored)) = joined? {
+            // The voter that waited may have promised since.
+            restored.promised = store.meta().promised;
+            return Ok(Started {
+                bucket,
+                store,
+                identity,
+                registration: own,
+                restored,
+            });
         }
         // An empty disk is another incarnation: it registers as such.
         drop(store);
         set_aside(config)?;
-        store = open_store(config)?;
     }
+}
+
+/// Begins one more life of the disk: its number is durable, and this is how it will be registered.
+async fn begin_life(store: &Store, registration: &Registration) -> Result<Registration, RunError> {
+    let meta = store.meta();
+    let boot_seq = meta.boot_seq + 1;
+    let batch = Batch {
+        boot_seq: Some(boot_seq),
+        ..Batch::default()
+    };
+    write(store, batch).await?;
+    Ok(Registration {
+        mark: bucket::fresh_mark(),
+        incarnation: meta.incarnation,
+        boot_seq,
+        ..registration.clone()
+    })
+}
+
+/// Opens the bucket, registers there, and restores the log from it. `None`: the disk is of no use.
+async fn join(
+    config: &Config,
+    given: &mut Option<Bucket>,
+    store: &Store,
+    own: &Registration,
+) -> Result<Option<(Bucket, Restored)>, RunError> {
+    let bucket = open_bucket(config, given.take()).await?;
+    *given = Some(bucket.clone());
+    let attempted = || format!("join the cluster in `{}`", bucket.name());
+    let refused = |why| RunError::setup(attempted(), why, "see docs/OPERATING.md");
+    patiently(|| driver::check_cluster(&bucket, &config.cluster_id))
+        .await
+        .map_err(refused)?;
+    let registered = patiently(|| driver::register(&bucket, own, &own.mark)).await;
+    if registered.map_err(refused)? == Registered::OldDisk {
+        warn!("this disk is an older copy of one that was started since");
+        return Ok(None);
+    }
+    let restored = restore(config, &bucket, store).await?;
+    Ok(restored.map(|restored| (bucket, restored)))
 }
 
 /// Opens the local database; one that is damaged is set aside.
@@ -93,13 +133,23 @@ fn open_store(config: &Config) -> Result<Store, RunError> {
     })
 }
 
+/// The bucket that `config` names. It has not been asked anything yet.
+///
+/// # Errors
+/// It cannot be opened as it is configured.
+pub fn bucket_of(config: &Config) -> Result<Bucket, RunError> {
+    let opened = bucket::open(&bucket_config(config), &config.cluster_id);
+    opened.map_err(|failure| RunError::setup(opening(config), failure, "correct `[bucket]`"))
+}
+
+fn opening(config: &Config) -> String {
+    format!("open the bucket `{}`", config.bucket.url)
+}
+
 async fn open_bucket(config: &Config, given: Option<Bucket>) -> Result<Bucket, RunError> {
-    let wanted = &config.bucket;
-    let attempted = format!("open the bucket `{}`", wanted.url);
     let bucket = match given {
         Some(bucket) => bucket,
-        None => bucket::open(&bucket_config(config), &config.cluster_id)
-            .map_err(|failure| RunError::setup(&attempted, failure, "correct `[bucket]`"))?,
+        None => bucket_of(config)?,
     };
     loop {
         match bucket.selftest().await {
@@ -109,7 +159,11 @@ async fn open_bucket(config: &Config, given: Option<Bucket>) -> Result<Bucket, R
                 tokio::time::sleep(BUCKET_AGAIN).await;
             }
             Err(failure) => {
-                return Err(RunError::setup(&attempted, failure, "use another store"));
+                return Err(RunError::setup(
+                    opening(config),
+                    failure,
+                    "use another store",
+                ));
             }
         }
     }
@@ -163,32 +217,11 @@ fn bucket_config(config: &Config) -> BucketConfig {
     }
 }
 
-/// Makes it durable that this disk is started once more.
-async fn note_boot(store: &Store, boot_seq: u64) -> Result<(), RunError> {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let batch = Batch {
-        boot_seq: Some(boot_seq),
-        ..Batch::default()
-    };
-    store.submit(
-        batch,
-        Box::new(move |done| {
-            let _ = sender.send(done);
-        }),
-    );
-    match receiver.await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(failure)) => Err(RunError::failed(
-            "write to the local database",
-            failure,
-            "look at the disk",
-        )),
-        Err(_) => Err(RunError::failed(
-            "write to the local database",
-            "it ended",
-            "start again",
-        )),
-    }
+/// Makes `batch` durable.
+async fn write(store: &Store, batch: Batch) -> Result<(), RunError> {
+    make_durable(store, batch).await.map_err(|failure| {
+        RunError::failed("write to the local database", failure, "look at the disk")
+    })
 }
 
 /// Sets the database aside; the next one that is opened is empty, which is a new incarnation.

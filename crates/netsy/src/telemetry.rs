@@ -75,6 +75,9 @@ pub struct Metrics {
     epoch: Gauge,
     sqlite_bytes: Gauge,
     sqlite_bytes_in_use: Gauge,
+    unflushed_records: Gauge,
+    unflushed_bytes: Gauge,
+    unflushed_age: Gauge<f64, AtomicU64>,
 
     /// The newest Revision appended, committed or not.
     pub latest_revision: Gauge,
@@ -190,6 +193,9 @@ impl Metrics {
             committed_revision: new(r, "netsy_committed_revision", "Committed Revision"),
             compaction_revision: new(r, "netsy_compaction_revision", "Floor: the lowest Revision that can be read"),
             bucket_revision: new(r, "netsy_primary_object_storage_revision", "Last Revision durable in the bucket without a gap"),
+            unflushed_records: new(r, "netsy_unflushed_records", "Records committed by quorum that the bucket does not hold yet"),
+            unflushed_bytes: new(r, "netsy_unflushed_bytes", "Their bytes"),
+            unflushed_age: new(r, "netsy_unflushed_age_seconds", "For how long the oldest of them has been committed"),
             pending_writes: new(r, "netsy_pending_writes", "Writes that wait for commit"),
             chunk_records: add(r, "netsy_chunk_records", "Records carried by one Chunk", records()),
             bucket_write_bytes: add(r, "netsy_object_storage_write_bytes", "Bytes of one object written to the bucket", Histogram::new(exponential_buckets(1024.0, 4.0, 10))),
@@ -284,6 +290,10 @@ impl Metrics {
         let sizes = board.sizes();
         self.sqlite_bytes.set(signed(sizes.total));
         self.sqlite_bytes_in_use.set(signed(sizes.in_use));
+        let unflushed = board.figures().unflushed;
+        self.unflushed_records.set(signed(unflushed.records));
+        self.unflushed_bytes.set(signed(unflushed.bytes));
+        self.unflushed_age.set(unflushed.age as f64 / 1_000.0);
     }
 }
 

@@ -217,6 +217,20 @@ impl Node {
         })
     }
 
+    /// Whether a voter has been silent for so long that it is given up: with one that is dead among them, the
+    /// next loss leaves too few to name a Primary.
+    pub(crate) fn has_forgotten_voter(&self, now: Moment) -> bool {
+        let after = self.settings.forget_after;
+        let is_forgotten = |voter: &Voter| {
+            let follower = self.followers.get(&voter.node_id);
+            let heard = follower
+                .filter(|follower| voter.is(&follower.identity))
+                .map_or(0, |follower| follower.heard);
+            !voter.is(&self.me) && now >= heard.max(self.voters_changed_at) + after
+        };
+        after > 0 && self.voters.iter().any(is_forgotten)
+    }
+
     fn heard_lately(&self, now: Moment) -> impl Iterator<Item = &Follower> {
         let lately = move |follower: &&Follower| {
             !follower.distrusted && now < follower.heard + self.settings.primary_timeout

@@ -34,3 +34,4 @@ pub mod settings;
 pub mod step;
 pub mod txn;
 pub mod voters;
+pub mod waiting;

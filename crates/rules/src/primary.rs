@@ -177,8 +177,10 @@ impl Node {
                 self.close(now, effects);
             }
             Tenure::Draining(epoch) => {
-                let settled = self.log.committed == self.log.last && !self.uploading;
-                if settled && !self.elector.is_swapping() {
+                // What voters committed may not be in the bucket yet, and no voter will be asked any more.
+                let log = &self.log;
+                let settled = log.committed == log.last && log.durable == log.last;
+                if settled && !self.uploading && !self.elector.is_swapping() {
                     self.tenure = Tenure::Closing(epoch);
                     let mark = Self::mark(&mut self.marks);
                     effects.extend(self.elector.swap_register(now, mark, |register| {

@@ -34,6 +34,8 @@ pub struct Settings {
     pub upload_doubt: u64,
     /// How many committed Records may wait for the bucket.
     pub upload_records: u64,
+    /// How long a Node may be silent before its vote, and then its registration, are given up; 0 is for ever.
+    pub forget_after: u64,
     /// Receipts wanted: -1 majority, 0 none (bucket path), K static.
     pub quorum: i32,
 }
@@ -54,6 +56,7 @@ impl Default for Settings {
             upload_age: 1_000,
             upload_doubt: 500,
             upload_records: 10_000,
+            forget_after: 24 * 3_600_000,
             quorum: crate::quorum::MAJORITY,
         }
     }

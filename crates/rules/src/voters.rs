@@ -77,12 +77,14 @@ impl Node {
         }
         let newcomer = healthy.iter().any(|voter| !self.voters.contains(voter));
         let settled = now >= self.voters_changed_at + 2 * self.settings.heartbeat_interval;
-        (newcomer && healthy.len() >= needed && settled).then_some(healthy)
+        let better = newcomer || self.has_forgotten_voter(now);
+        (better && healthy.len() >= needed && settled).then_some(healthy)
     }
 
     /// Whether everything goes to the bucket at once: without voters, while they change, when too few of
     /// them answer, and when their Receipts are late.
-    pub(crate) fn is_on_bucket_path(&self, now: Moment) -> bool {
+    #[must_use]
+    pub fn is_on_bucket_path(&self, now: Moment) -> bool {
         let active = matches!(self.tenure, Tenure::Active(_));
         if !active || self.voters.is_empty() || self.change.is_some() {
             return true;

@@ -1,4 +1,5 @@
-//! The client port: sockets, TLS and HTTP. gRPC, `/version` and `/health` share it, as they do in etcd.
+//! The client port: sockets, TLS and HTTP. gRPC, `/version` and `/health` share it, as they do in etcd, and
+//! Netsy's own `/status`.
 //!
 //! Handshakes run beside the accept loop; certificates are swapped by storing another configuration.
 //! When the Node closes nothing new is taken, requests under way get a moment to end, and streams (which
@@ -42,6 +43,7 @@ use super::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use super::proto::etcdserverpb::watch_server::WatchServer;
 use super::watch::Watch;
 use super::{CLUSTER_VERSION, Door, Limits, MESSAGE_ROOM, Metrics, VERSION, unsupported};
+use crate::report::Report;
 use crate::standing::{Handle, HealthState};
 use crate::tls::holder::why;
 
@@ -113,6 +115,7 @@ fn router(door: Door, metrics: Metrics) -> Router {
     let plain = Router::new()
         .route("/version", get(version))
         .route("/health", get(health))
+        .route("/status", get(status))
         .with_state(door.clone());
     services(door)
         .merge(unsupported::routes())
@@ -246,6 +249,12 @@ async fn health(State(door): State<Door>) -> Response {
     }
     let body = json!({ "health": "false", "reason": reason });
     answer(StatusCode::SERVICE_UNAVAILABLE, &body)
+}
+
+/// What this Node says of itself to `netsy status`.
+async fn status(State(door): State<Door>) -> Response {
+    let body = Report::of(&door.handle.board).json();
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 fn answer(code: StatusCode, body: &serde_json::Value) -> Response {

@@ -17,6 +17,8 @@ use super::{Bucket, Failure, within};
 
 /// No document is larger, in bytes.
 const BODY_LIMIT: u64 = 1 << 20;
+/// The highest `format` of a document that this program understands. One that names none is of the first.
+const FORMAT: u64 = 1;
 
 /// One state of a document; what a replace names as its condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +93,7 @@ impl Bucket {
     /// Reads a document. `None`: there is none.
     ///
     /// # Errors
-    /// `TryAgain`, `Denied`; `Unreadable` if it is over 1 MiB.
+    /// `TryAgain`, `Denied`; `Unreadable` if it is over 1 MiB, or of a format that only newer programs know.
     pub async fn read(&self, document: &Document) -> Result<Option<Versioned>, Failure> {
         let location = document.location();
         let mut found = within(self.timeouts.document, self.read_once(&location)).await;
@@ -100,7 +102,15 @@ impl Bucket {
             found = within(self.timeouts.document, self.read_once(&location)).await;
         }
         match found {
-            Ok(Some(found)) => Ok(Some(found)),
+            Ok(Some(found)) => match format_of(&found.body) {
+                Some(format) if format > FORMAT => {
+                    let why = format!(
+                        "it is of format {format}, and this version reads up to {FORMAT}; upgrade this node"
+                    );
+                    Err(self.unreadable(document, &why))
+                }
+                _ => Ok(Some(found)),
+            },
             Ok(None) => Err(self.unreadable(document, "it is over 1 MiB")),
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failure("reading", &location, &error)),
@@ -264,4 +274,15 @@ fn mark_of(body: &[u8]) -> Option<String> {
     serde_json::from_slice::<Marked>(body)
         .ok()
         .map(|marked| marked.mark)
+}
+
+/// The format that a document says it is of.
+fn format_of(body: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Formatted {
+        format: u64,
+    }
+    serde_json::from_slice::<Formatted>(body)
+        .ok()
+        .map(|formatted| formatted.format)
 }

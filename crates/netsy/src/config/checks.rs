@@ -296,6 +296,19 @@ fn timing(draft: &mut Draft) {
         let place = nearest_place(draft, &["elector.timeout", "elector.renew_interval"]);
         draft.mistake(place, why);
     }
+    let elector = &draft.config.elector;
+    if let Some(forget) = elector.forget_after
+        && forget < elector.timeout * 10
+    {
+        let why = format!(
+            "`elector.forget_after` ({}) must be at least ten times `elector.timeout` ({}), or a Node that is \
+             only started again loses its vote",
+            humantime::format_duration(forget),
+            humantime::format_duration(elector.timeout)
+        );
+        let place = nearest_place(draft, &["elector.forget_after", "elector.timeout"]);
+        draft.mistake(place, why);
+    }
     let config = &draft.config;
     if config.bucket.document_timeout >= config.elector.timeout {
         let why = format!(

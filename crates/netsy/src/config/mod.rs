@@ -193,6 +193,8 @@ pub struct Elector {
     pub primary_timeout: Duration,
     /// How often Nodes tell the Elector how they are, and the Primary its Replicas that it lives.
     pub heartbeat_interval: Duration,
+    /// How long a Node may be silent before its vote and its registration are given up; None: for ever.
+    pub forget_after: Option<Duration>,
 }
 
 /// `[peer]`: where other Nodes come in.

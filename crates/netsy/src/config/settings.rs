@@ -107,6 +107,7 @@ pub static SETTINGS: &[Setting] = &[
     row!("elector.primary_timeout", "2s", "how long the Primary may be silent before another Node is named", elector.primary_timeout, Given::duration),
 
     row!("elector.heartbeat_interval", "500ms", "how often Nodes tell the Elector how they are, and the Primary its Replicas that it lives", elector.heartbeat_interval, Given::duration),
+    row!("elector.forget_after", "24h", "how long a Node may be silent before its vote and its registration are given up, or `off`; it may come back at any time", elector.forget_after, Given::duration_or_off),
 
     row!("replication.quorum", "majority", "whose disks make a write true: `majority` of the voters, `disabled` (the bucket alone), or so many Receipts beside the Primary's own disk", replication.quorum, quorum),
     row!("replication.receipt_timeout", "500ms", "how long Receipts may be missing before everything goes to the bucket at once", replication.receipt_timeout, Given::duration),

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rules::chain::{Found, first_difference};
 use rules::primary::Tenure;
 use rules::record::Record;
-use rules::register::{Held, Swapped, Version};
+use rules::register::{Held, Register, Swapped, Version};
 use rules::revision::{Epoch, Revision};
 use rules::step::{Effect, Input};
 use serde::Serialize;
@@ -44,17 +44,7 @@ impl Driver {
                 let mark = lock.mark.clone();
                 self.swap_document(Document::Elector, expected, &lock, mark, Input::LockSwapped);
             }
-            Effect::SwapRegister { expected, register } => {
-                let mark = register.mark.clone();
-                info!(epoch = register.epoch.0, phase = ?register.phase, "writing the register");
-                self.swap_document(
-                    Document::Primary,
-                    expected,
-                    &register,
-                    mark,
-                    Input::RegisterSwapped,
-                );
-            }
+            Effect::SwapRegister { expected, register } => self.swap_register(expected, &register),
             Effect::Promise(epoch) => {
                 self.batch.promised = Some(epoch);
                 self.batch_urgent = true;
@@ -102,6 +92,20 @@ impl Driver {
         }
     }
 
+    fn swap_register(&self, expected: Option<Version>, register: &Register) {
+        let primary = register.primary.as_ref();
+        info!(
+            epoch = register.epoch.0,
+            phase = ?register.phase,
+            primary = primary.map(|primary| primary.node_id.as_str()),
+            voters = register.voters.len(),
+            "writing the register"
+        );
+        let mark = register.mark.clone();
+        let input = Input::RegisterSwapped;
+        self.swap_document(Document::Primary, expected, register, mark, input);
+    }
+
     /// Cuts the log: what waits for the disk goes first, so that the order stays.
     fn truncate(&mut self, last: Revision) {
         self.batch_urgent = true;
@@ -127,15 +131,15 @@ impl Driver {
 
     /// The chain reaches further. Told to the disk with the next batch: it only saves reading again.
     fn durable(&mut self, upto: Revision) {
-        while self
-            .unsent
-            .front()
-            .is_some_and(|encoded| encoded.record.revision <= upto)
+        while let Some(encoded) = self.unsent.front()
+            && encoded.record.revision <= upto
         {
+            self.window.sent(encoded);
             self.unsent.pop_front();
         }
         self.upload.take().map(DropGuard::disarm);
         self.batch.durable = Some(upto);
+        self.window.flushed(upto);
         self.snapshots.reached(upto);
     }
 
@@ -143,6 +147,7 @@ impl Driver {
         self.view.release(committed);
         self.board.set_doubt(self.node.reads_wait_from());
         self.batch.committed = Some(committed);
+        self.window.committed(committed, now());
         self.metrics.committed_revision.set(committed.wire());
         let mut answers = Vec::new();
         while self

@@ -1,20 +1,16 @@
-//! Housekeeping: what time alone brings. Snapshots, the Elector's list of members, gauges, and a disk that
-//! failed and may work again.
+//! Housekeeping: what time alone brings. Gauges, a disk that failed and may work again, and a turn for all
+//! those who look at the clock.
 
 use std::ops::ControlFlow;
 
-use rules::refusal::Refusal;
 use rules::step::Input;
 use tracing::{info, warn};
 
-use super::{Driver, Event, registration};
-use crate::standing::{Member, now};
-
-/// How often the members are looked at, and how long the Elector's word on them is good, milliseconds.
-const MEMBERS_EVERY: u64 = 5_000;
+use super::{Driver, Event};
+use crate::standing::now;
 
 impl Driver {
-    /// What time alone brings: Snapshots, keys that expire, the Elector's list of members, gauges, a disk that came back.
+    /// What time alone brings: Snapshots, keys that expire, a look at the members, gauges, a disk that came back.
     pub(super) fn housekeeping(&mut self) {
         self.tend_snapshots();
         self.tend_compaction();
@@ -22,6 +18,7 @@ impl Driver {
         self.learn_addresses();
         self.tend_members();
         self.tend_disk();
+        self.measure();
         let log = self.node.log();
         self.metrics.latest_revision.set(log.last.wire());
         self.metrics.bucket_revision.set(log.durable.wire());
@@ -35,63 +32,6 @@ impl Driver {
         self.metrics
             .compaction_revision
             .set(self.view.floor().wire());
-    }
-
-    /// Every few seconds: the Elector gives every registered Node a member id; others learn the ids.
-    fn tend_members(&mut self) {
-        let every = if self.members.is_empty() {
-            500
-        } else {
-            MEMBERS_EVERY
-        };
-        let acts = self.node.elector().is_acting(now());
-        // Who became the Elector needs the addresses, too, at once.
-        let stale = acts
-            && self
-                .members
-                .iter()
-                .any(|member| member.client_urls.is_empty());
-        // Who is told by the Elector need not ask the bucket.
-        if (!acts && self.is_told()) || now() < self.members_at + if stale { 500 } else { every } {
-            return;
-        }
-        self.members_at = now();
-        let (bucket, cluster_id) = (self.bucket.clone(), self.cluster_id.clone());
-        let events = self.events.clone();
-        self.runtime.spawn(async move {
-            let members = if acts {
-                registration::tend_members(&bucket, &cluster_id).await
-            } else {
-                registration::known_members(&bucket).await
-            };
-            match members {
-                Ok(members) => {
-                    let _ = events.send(Event::Members(members));
-                }
-                Err(why) => warn!(why, "could not look after the members; trying again"),
-            }
-        });
-    }
-
-    /// Whether the members are known with their addresses, as only the Elector knows them.
-    pub(super) fn has_addresses(&self) -> bool {
-        let mut members = self.members.iter();
-        !self.members.is_empty() && members.all(|member| !member.client_urls.is_empty())
-    }
-
-    /// Whether the Elector has told lately who the members are.
-    fn is_told(&self) -> bool {
-        now() < self.told_at + MEMBERS_EVERY
-    }
-
-    pub(super) fn members_known(&self) -> Result<Vec<Member>, Refusal> {
-        if (self.node.elector().is_acting(now()) || self.is_told()) && self.has_addresses() {
-            return Ok(self.members.clone());
-        }
-        Err(Refusal::Unavailable(format!(
-            "netsy: node `{}` is not the elector, which alone knows the members",
-            self.registration.node_id
-        )))
     }
 
     /// Looks whether a disk that failed works again.
@@ -130,6 +70,7 @@ impl Driver {
             durable: meta.durable,
         });
         self.unsent.clear();
+        self.window.recount();
         let unsent = &mut self.unsent;
         let read = self.store.scan(meta.durable, meta.last, &mut |encoded| {
             unsent.push_back(encoded);

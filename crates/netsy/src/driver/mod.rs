@@ -10,6 +10,7 @@ mod compaction;
 mod effects;
 mod expiry;
 mod housekeeping;
+mod members;
 mod peers;
 mod progress;
 mod publish;
@@ -17,8 +18,9 @@ mod reads;
 mod registration;
 mod restore;
 mod snapshots;
+mod window;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -58,8 +60,10 @@ pub(crate) enum Event {
     Input(Input),
     /// The disk holds every Record up to here; ignored when the log was cut since.
     Appended(u64, Revision),
-    /// The Elector's list of members.
-    Members(Vec<Member>),
+    /// Who is registered, as the Elector finds it in the bucket.
+    Registered(registration::Listing),
+    /// The member ids, as anybody finds them there.
+    Ids(BTreeMap<String, u64>),
     /// What the register says, for reads that asked.
     Confirmed(Option<Register>),
     /// What the Primary says is committed, for reads that asked.
@@ -189,11 +193,25 @@ pub(crate) struct Driver {
     /// The Chunk under way; abandoned when dropped.
     upload: Option<DropGuard>,
     upload_since: u64,
+    window: window::Window,
     versions: effects::Versions,
     /// Linearizable reads on a Primary without a lease, for a look at the register.
     unconfirmed: reads::Askers<reads::Unconfirmed>,
+    /// Member ids by name, of everybody who ever registered. Never fewer.
+    ids: BTreeMap<String, u64>,
+    /// Who the members are, as an Elector last said: with addresses, as it alone knows them.
     members: Vec<Member>,
     members_at: u64,
+    /// Each registration's mark, and since when it is that; on an Elector.
+    seen: BTreeMap<String, (String, u64)>,
+    /// Where others are reached, as documents last said.
+    noted: BTreeMap<String, String>,
+    /// When this Node last looked after its own registration.
+    kept_at: u64,
+    /// Whether this Node was ever Healthy.
+    was_healthy: bool,
+    /// Whether the newest register that was noticed names voters.
+    had_voters: bool,
     disk_failed: bool,
     recovering: bool,
     disk_at: u64,
@@ -304,10 +322,17 @@ impl Driver {
             told_at: 0,
             upload: None,
             upload_since: 0,
+            window: window::Window::default(),
             versions: effects::Versions::default(),
             unconfirmed: reads::Askers::default(),
+            ids: BTreeMap::new(),
             members: Vec::new(),
             members_at: 0,
+            seen: BTreeMap::new(),
+            noted: BTreeMap::new(),
+            kept_at: 0,
+            was_healthy: false,
+            had_voters: false,
             disk_failed: false,
             recovering: false,
             disk_at: 0,
@@ -330,7 +355,8 @@ impl Driver {
                     self.step(Input::Appended(upto));
                 }
                 Event::Appended(..) => {}
-                Event::Members(members) => self.members = members,
+                Event::Registered(listing) => self.registered(listing),
+                Event::Ids(ids) => self.ids.extend(ids),
                 Event::Confirmed(register) => self.confirmed(register),
                 Event::Index(index) => self.index_known(&index),
                 Event::Pruned(outcome) => self.pruned(outcome),

@@ -29,23 +29,26 @@ impl Driver {
             message,
             records,
             members,
+            registration,
         } = inbound;
         if let Some(peers) = &self.peers {
             peers.learn(&from.node_id, &url);
         }
+        if let Some(registration) = registration {
+            return self.vouch(from, message, &registration);
+        }
         match &message {
             Message::State(_) if !members.is_empty() => {
                 self.told_at = now();
-                self.members = members;
-                self.learn_addresses();
+                self.meet(members);
             }
             Message::Heartbeat(_) => {
-                let known = self
-                    .members
-                    .iter()
-                    .any(|member| member.name == from.node_id);
+                let mut members = self.members.iter();
+                let known = members.any(|member| {
+                    member.name == from.node_id && member.peer_urls.first() == Some(&url)
+                });
                 if !known {
-                    // Somebody new: the Elector looks at once.
+                    // Somebody new, or elsewhere: the Elector looks at once.
                     self.members_at = 0;
                 }
             }
@@ -56,43 +59,27 @@ impl Driver {
         self.arrived.clear();
     }
 
-    /// Where Nodes are reached, as members and lock say.
-    pub(super) fn learn_addresses(&self) {
-        let Some(peers) = &self.peers else {
-            return;
-        };
-        for member in &self.members {
-            if let Some(url) = member.peer_urls.first() {
-                peers.learn(&member.name, url);
-            }
-        }
-        if let Some(lock) = self.node.elector().lock()
-            && let Some(elector) = &lock.elector
-        {
-            peers.learn(&elector.node_id, &lock.peer_address);
-        }
-    }
-
     /// Tells one Node; what this Node tells itself comes back as an Input.
-    pub(super) fn tell(&self, to: &str, message: Message) {
+    pub(super) fn tell(&mut self, to: &str, message: Message) {
         if to == self.registration.node_id {
             let me = self.node.me().clone();
             let _ = self.events.send(Event::Input(Input::Received(me, message)));
             return;
         }
-        if let Some(peers) = &self.peers {
-            let members = match message {
-                Message::State(_) => self.members.clone().into(),
-                _ => Arc::default(),
-            };
-            if !peers.knows(to) {
-                self.learn_addresses();
-            }
-            peers.send(to, Outbound::Message(message, members));
+        let Some(peers) = self.peers.clone() else {
+            return;
+        };
+        let members = match message {
+            Message::State(_) => self.members.clone().into(),
+            _ => Arc::default(),
+        };
+        if !peers.knows(to) {
+            self.learn_addresses();
         }
+        peers.send(to, Outbound::Message(message, members));
     }
 
-    pub(super) fn broadcast(&self, message: &Message) {
+    pub(super) fn broadcast(&mut self, message: &Message) {
         let known = self.peers.as_ref().map(crate::peer::Peers::known);
         for name in known.into_iter().flatten() {
             self.tell(&name, message.clone());

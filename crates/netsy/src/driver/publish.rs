@@ -2,6 +2,7 @@
 
 use rules::primary::Tenure;
 use rules::refusal::Refusal;
+use rules::register::Phase;
 use tracing::{info, warn};
 
 use super::Driver;
@@ -63,8 +64,27 @@ impl Driver {
         }
     }
 
+    /// Says so when an operator gave up the voters (`netsy admin force-elect`): a claim keeps them, and the
+    /// Primary drops them while it is Active.
+    fn notice_register(&mut self) {
+        let Some(register) = self.node.newest_register() else {
+            return;
+        };
+        let has_voters = !register.voters.is_empty();
+        if std::mem::replace(&mut self.had_voters, has_voters)
+            && !has_voters
+            && register.phase == Phase::Claimed
+        {
+            warn!(
+                epoch = register.epoch.0,
+                "the voters were given up by hand: what they alone had acknowledged is lost"
+            );
+        }
+    }
+
     /// Shows the doors where the Node stands now.
     pub(super) fn publish(&mut self) {
+        self.notice_register();
         let tenure = self.node.tenure();
         if !matches!(tenure, Tenure::Active(_)) {
             self.active_since = now();
@@ -76,17 +96,12 @@ impl Driver {
             _ => PrimaryState::Starting,
         };
         let (health, reason) = self.health();
+        self.was_healthy |= health == HealthState::Healthy;
         let before = self.board.standing();
         let leader_name = self.leader_name();
-        let id_of = |name: &str| {
-            let found = self.members.iter().find(|member| member.name == name);
-            found.map_or(0, |member| member.member_id)
-        };
+        let id_of = |name: &str| self.ids.get(name).copied().unwrap_or_default();
         let leader = leader_name.as_deref().map_or(0, id_of);
-        let member_id = match id_of(&self.registration.node_id) {
-            0 => before.member_id,
-            id => id,
-        };
+        let member_id = id_of(&self.registration.node_id);
         let elector = self.node.elector().is_acting(now());
         let epoch = tenure
             .epoch()
@@ -98,8 +113,8 @@ impl Driver {
             && before.leader == leader
             && before.member_id == member_id
             && before.elector == elector
-            && before.members.len() == self.members.len();
-        if same && before.members == self.members {
+            && before.members == self.members;
+        if same {
             return;
         }
         self.announce(&before, health, reason.as_deref(), primary_state);
@@ -114,11 +129,7 @@ impl Driver {
             leader,
             leader_name,
             elector,
-            members: if elector {
-                self.members.clone()
-            } else {
-                Vec::new()
-            },
+            members: self.members.clone(),
         });
     }
 
@@ -197,7 +208,8 @@ impl Driver {
             Tenure::Active(_) if self.lacks_lease() => {
                 (HealthState::Degraded, Some(self.why_not_writable()))
             }
-            Tenure::Active(_) if !self.has_addresses() => (
+            // Only before it is ready for the first time: they are for MemberList alone.
+            Tenure::Active(_) if self.members.is_empty() && !self.was_healthy => (
                 HealthState::Loading,
                 Some("the members are being read".to_owned()),
             ),
@@ -206,7 +218,7 @@ impl Driver {
                 HealthState::Loading,
                 Some("what it holds may not be shown before its fate is known: it asks".to_owned()),
             ),
-            Tenure::None if self.primary_elsewhere().is_some() && !self.members.is_empty() => {
+            Tenure::None if self.primary_elsewhere().is_some() && !self.ids.is_empty() => {
                 (HealthState::Healthy, None)
             }
             Tenure::None if self.is_left_alone() => {

@@ -1,8 +1,9 @@
 //! Registration: a Node's own document under `nodes/`, and the Elector's `members.json`.
 //!
 //! A Node writes its registration by compare-and-swap at each start, with a `boot_seq` that only rises: a
-//! disk that finds a higher one there is an old copy, and the Node takes a new incarnation. Member ids are
-//! given by the Elector and never used twice. The existence of `members.json` marks an initialised cluster.
+//! disk that finds a higher one there is an old copy, and the Node takes a new incarnation. The Elector gives
+//! member ids, never one twice, and gives up registrations of Nodes that were silent for long; what they said
+//! of their disks it keeps in `members.json`, whose existence marks an initialised cluster.
 
 use std::collections::BTreeMap;
 
@@ -55,6 +56,19 @@ pub struct Members {
     /// node_id to member id: 1, 2, 3 ..., given by the Elector, never given twice.
     #[serde(deserialize_with = "countable_all")]
     pub members: BTreeMap<String, u64>,
+    /// node_id to the disk that was registered last, of Nodes whose registration was given up.
+    #[serde(default)]
+    pub left: BTreeMap<String, Left>,
+}
+
+/// The disk of a Node that was silent for long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Which disk.
+    pub incarnation: String,
+    /// How often it was started.
+    #[serde(deserialize_with = "countable")]
+    pub boot_seq: u64,
 }
 
 /// As [`countable`], for the numbers of a map.
@@ -116,7 +130,8 @@ pub async fn check_cluster(bucket: &Bucket, cluster_id: &str) -> Result<(), Join
     Ok(())
 }
 
-/// Writes this Node's registration. Asked again after a `Bucket` failure, it wants the same `mark`.
+/// Writes a Node's registration, for itself or for a Node that cannot reach the bucket. Asked again after a
+/// `Bucket` failure, it wants the same `mark`.
 ///
 /// # Errors
 /// `Refused`, when the document is damaged.
@@ -126,84 +141,166 @@ pub async fn register(
     mark: &str,
 ) -> Result<Registered, JoinFailure> {
     let document = Document::Node(own.node_id.clone());
-    let found = bucket.read_as::<Registration>(&document).await?;
-    if let Some((_, before)) = &found {
-        // An attempt whose answer was lost, or that landed late.
-        if before.mark == mark {
-            return Ok(Registered::Done);
-        }
-        if before.incarnation == own.incarnation && before.boot_seq >= own.boot_seq {
+    loop {
+        let found = bucket.read_as::<Registration>(&document).await?;
+        if let Some((_, before)) = &found {
+            // An attempt whose answer was lost, or that landed late, or that somebody made for us.
+            if before.mark == mark {
+                return Ok(Registered::Done);
+            }
+            if before.incarnation == own.incarnation && before.boot_seq >= own.boot_seq {
+                return Ok(Registered::OldDisk);
+            }
+        } else if has_left_since(bucket, own).await? {
             return Ok(Registered::OldDisk);
         }
-    }
-    let next = Registration {
-        seq: found.as_ref().map_or(0, |(_, before)| before.seq) + 1,
-        mark: mark.to_owned(),
-        ..own.clone()
-    };
-    let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
-    let version = found.map(|(version, _)| version);
-    match bucket
-        .swap(&document, version.as_ref(), Bytes::from(body), mark)
-        .await
-    {
-        Swapped::Won(_) => Ok(Registered::Done),
-        Swapped::Lost(_) => Ok(Registered::OldDisk),
-        Swapped::Unknown(why) => Err(why.into()),
+        let next = Registration {
+            seq: found.as_ref().map_or(0, |(_, before)| before.seq) + 1,
+            mark: mark.to_owned(),
+            ..own.clone()
+        };
+        let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
+        let version = found.map(|(version, _)| version);
+        match bucket
+            .swap(&document, version.as_ref(), Bytes::from(body), mark)
+            .await
+        {
+            Swapped::Won(_) => return Ok(Registered::Done),
+            // By whom, and which start, the next look tells: it may be an earlier one that landed late.
+            Swapped::Lost(_) => {}
+            Swapped::Unknown(why) => return Err(why.into()),
+        }
     }
 }
 
-/// The members as `members.json` names them, for a Node that is not the Elector: ids without addresses.
+/// Whether this disk, or a later start of it, was registered before the Node's registration was given up. That
+/// is noted before the registration goes: whoever found none, and looks here then, finds it.
+async fn has_left_since(bucket: &Bucket, own: &Registration) -> Result<bool, JoinFailure> {
+    let found = bucket.read_as::<Members>(&Document::Members).await?;
+    let left = found.and_then(|(_, mut members)| members.left.remove(&own.node_id));
+    Ok(left
+        .is_some_and(|left| left.incarnation == own.incarnation && left.boot_seq >= own.boot_seq))
+}
+
+/// Puts the registration of a running Node back if there is none: somebody gave it up.
 ///
 /// # Errors
 /// A sentence.
-pub(crate) async fn known_members(bucket: &Bucket) -> Result<Vec<Member>, String> {
+pub(crate) async fn keep(bucket: &Bucket, own: &Registration) -> Result<(), String> {
+    let document = Document::Node(own.node_id.clone());
+    let found = bucket.read(&document).await;
+    if found.map_err(|failure| failure.to_string())?.is_some() {
+        return Ok(());
+    }
+    let again = Registration {
+        seq: 1,
+        mark: fresh_mark(),
+        ..own.clone()
+    };
+    let body = serde_json::to_vec_pretty(&again).expect("plain structs always serialise");
+    match bucket
+        .swap(&document, None, Bytes::from(body), &again.mark)
+        .await
+    {
+        Swapped::Won(_) => {
+            tracing::warn!("the registration of this node was gone, and was made again");
+            Ok(())
+        }
+        // Somebody was faster, or it is looked at again.
+        Swapped::Lost(_) => Ok(()),
+        Swapped::Unknown(why) => Err(why.to_string()),
+    }
+}
+
+/// The Elector's duty: gives up the registration of a Node that was silent for long, as it was when that was
+/// found. Stores delete without conditions: a Node that comes back in this very moment may lose the one it
+/// just made, and makes it again when it is missed ([`keep`]).
+///
+/// # Errors
+/// A sentence; nothing is lost by trying again.
+pub(crate) async fn forget(bucket: &Bucket, gone: &Registration) -> Result<(), String> {
+    let text = |failure: bucket::Failure| failure.to_string();
+    let name = Document::Members.location();
+    let found = bucket.read_as::<Members>(&Document::Members).await;
+    let (version, mut members) = found.map_err(text)?.ok_or("there are no members")?;
+    let left = Left {
+        incarnation: gone.incarnation.clone(),
+        boot_seq: gone.boot_seq,
+    };
+    if members.left.get(&gone.node_id) != Some(&left) {
+        members.left.insert(gone.node_id.clone(), left);
+        write_members(bucket, Some(&version), members)
+            .await
+            .map_err(|why| format!("write `{name}`: {why}"))?;
+    }
+    let document = Document::Node(gone.node_id.clone());
+    let now = bucket.read_as::<Registration>(&document).await;
+    if now
+        .map_err(text)?
+        .is_none_or(|(_, now)| now.mark != gone.mark)
+    {
+        return Ok(());
+    }
+    bucket.remove(&document).await.map_err(text)?;
+    tracing::info!(
+        node = gone.node_id,
+        "a node was silent for `elector.forget_after`: its registration is given up"
+    );
+    Ok(())
+}
+
+/// Swaps `members.json`, under a fresh mark.
+async fn write_members(
+    bucket: &Bucket,
+    expected: Option<&bucket::Version>,
+    mut next: Members,
+) -> Result<(), String> {
+    next.seq += 1;
+    next.mark = fresh_mark();
+    let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
+    let swapped = bucket.swap(&Document::Members, expected, Bytes::from(body), &next.mark);
+    match swapped.await {
+        Swapped::Won(_) => Ok(()),
+        Swapped::Lost(_) => Err("it was changed meanwhile".to_owned()),
+        Swapped::Unknown(why) => Err(why.to_string()),
+    }
+}
+
+/// The member ids that `members.json` names, for a Node that is not the Elector: of everybody who ever
+/// registered.
+///
+/// # Errors
+/// A sentence.
+pub(crate) async fn known_ids(bucket: &Bucket) -> Result<BTreeMap<String, u64>, String> {
     let found = bucket.read_as::<Members>(&Document::Members).await;
     let found = found.map_err(|failure| failure.to_string())?;
-    let members = found.into_iter().flat_map(|(_, members)| members.members);
-    Ok(members
-        .map(|(name, member_id)| Member {
-            member_id,
-            name,
-            client_urls: Vec::new(),
-            peer_urls: Vec::new(),
-        })
-        .collect())
+    Ok(found.map_or_else(BTreeMap::new, |(_, members)| members.members))
+}
+
+/// Who is registered, as the Elector finds it in the bucket.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// With the ids that the members have.
+    pub(crate) members: Vec<Member>,
+    /// As they lie there.
+    pub(crate) registrations: Vec<Registration>,
 }
 
 /// The Elector's duty: gives every registered Node a member id, and says who the members are.
 ///
 /// # Errors
 /// A sentence. An unreadable registration is an error, not a smaller cluster.
-pub(crate) async fn tend_members(bucket: &Bucket, cluster_id: &str) -> Result<Vec<Member>, String> {
+pub(crate) async fn tend_members(bucket: &Bucket, cluster_id: &str) -> Result<Listing, String> {
+    let text = |failure: bucket::Failure| failure.to_string();
     let mut nodes = Vec::new();
-    for node_id in bucket
-        .list_nodes()
-        .await
-        .map_err(|failure| failure.to_string())?
-    {
+    for node_id in bucket.list_nodes().await.map_err(text)? {
         let document = Document::Node(node_id);
-        let name = document.location();
-        let found = bucket
-            .read(&document)
-            .await
-            .map_err(|failure| failure.to_string())?;
-        let Some(found) = found else { continue };
-        let node: Registration = serde_json::from_slice(&found.body)
-            .map_err(|error| format!("read `{name}`: {error}"))?;
-        nodes.push(node);
+        let found = bucket.read_as::<Registration>(&document).await;
+        nodes.extend(found.map_err(text)?.map(|(_, node)| node));
     }
-    let document = Document::Members;
-    let name = document.location();
-    let found = bucket
-        .read(&document)
-        .await
-        .map_err(|failure| failure.to_string())?;
-    let before: Option<Members> = found
-        .as_ref()
-        .map(|found| serde_json::from_slice(&found.body))
-        .transpose()
-        .map_err(|error| format!("read `{name}`: {error}"))?;
+    let name = Document::Members.location();
+    let found = bucket.read_as::<Members>(&Document::Members).await;
+    let (version, before) = found.map_err(text)?.unzip();
     let mut next = before.clone().unwrap_or_default();
     cluster_id.clone_into(&mut next.cluster_id);
     for node in &nodes {
@@ -211,26 +308,111 @@ pub(crate) async fn tend_members(bucket: &Bucket, cluster_id: &str) -> Result<Ve
         next.members.entry(node.node_id.clone()).or_insert(free);
     }
     if before.as_ref() != Some(&next) {
-        next.seq += 1;
-        next.mark = fresh_mark();
-        let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
-        let version = found.map(|found| found.version);
-        match bucket
-            .swap(&document, version.as_ref(), Bytes::from(body), &next.mark)
+        write_members(bucket, version.as_ref(), next.clone())
             .await
-        {
-            Swapped::Won(_) => {}
-            Swapped::Lost(_) => return Err(format!("`{name}` was changed meanwhile")),
-            Swapped::Unknown(why) => return Err(format!("write `{name}`: {why}")),
+            .map_err(|why| format!("write `{name}`: {why}"))?;
+    }
+    let member = |node: &Registration| Member {
+        member_id: next.members.get(&node.node_id).copied().unwrap_or(0),
+        name: node.node_id.clone(),
+        client_urls: node.client_urls.clone(),
+        peer_urls: node.peer_urls.clone(),
+    };
+    Ok(Listing {
+        members: nodes.iter().map(member).collect(),
+        registrations: nodes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    fn bucket() -> Bucket {
+        Bucket::over(Arc::new(InMemory::new()), "the bucket", "prod")
+    }
+
+    fn start(incarnation: &str, boot_seq: u64) -> Registration {
+        Registration {
+            seq: 0,
+            mark: fresh_mark(),
+            node_id: "one".into(),
+            incarnation: incarnation.into(),
+            boot_seq,
+            version: String::new(),
+            client_urls: Vec::new(),
+            peer_urls: Vec::new(),
         }
     }
-    Ok(nodes
-        .into_iter()
-        .map(|node| Member {
-            member_id: next.members.get(&node.node_id).copied().unwrap_or(0),
-            name: node.node_id,
-            client_urls: node.client_urls,
-            peer_urls: node.peer_urls,
-        })
-        .collect())
+
+    async fn registers(bucket: &Bucket, own: &Registration) -> Registered {
+        register(bucket, own, &own.mark).await.unwrap()
+    }
+
+    async fn lies_there(bucket: &Bucket) -> Option<Registration> {
+        let document = Document::Node("one".into());
+        let found = bucket.read_as::<Registration>(&document).await.unwrap();
+        found.map(|(_, found)| found)
+    }
+
+    #[tokio::test]
+    async fn a_disk_is_known_after_its_registration_was_given_up() {
+        let bucket = bucket();
+        assert_eq!(registers(&bucket, &start("i", 3)).await, Registered::Done);
+        let listing = tend_members(&bucket, "prod").await.unwrap();
+        assert_eq!(listing.members[0].member_id, 1);
+        forget(&bucket, &listing.registrations[0]).await.unwrap();
+        assert!(lies_there(&bucket).await.is_none());
+        for copy in [2, 3] {
+            let registered = registers(&bucket, &start("i", copy)).await;
+            assert_eq!(registered, Registered::OldDisk, "start {copy}");
+        }
+        assert_eq!(registers(&bucket, &start("i", 4)).await, Registered::Done);
+        let listing = tend_members(&bucket, "prod").await.unwrap();
+        assert_eq!(listing.members[0].member_id, 1, "ids are for ever");
+        forget(&bucket, &listing.registrations[0]).await.unwrap();
+        let empty = registers(&bucket, &start("j", 1)).await;
+        assert_eq!(empty, Registered::Done, "another disk");
+    }
+
+    #[tokio::test]
+    async fn who_came_back_meanwhile_is_not_forgotten() {
+        let bucket = bucket();
+        registers(&bucket, &start("i", 3)).await;
+        let listing = tend_members(&bucket, "prod").await.unwrap();
+        registers(&bucket, &start("i", 4)).await;
+        forget(&bucket, &listing.registrations[0]).await.unwrap();
+        let found = lies_there(&bucket).await.unwrap();
+        assert_eq!(found.boot_seq, 4);
+    }
+
+    #[tokio::test]
+    async fn whoever_lives_keeps_its_registration() {
+        let bucket = bucket();
+        let own = start("i", 3);
+        registers(&bucket, &own).await;
+        keep(&bucket, &own).await.unwrap();
+        assert_eq!(lies_there(&bucket).await.unwrap().mark, own.mark);
+        let document = Document::Node("one".into());
+        bucket.remove(&document).await.unwrap();
+        keep(&bucket, &own).await.unwrap();
+        let made = lies_there(&bucket).await.unwrap();
+        assert_eq!((made.incarnation.as_str(), made.boot_seq), ("i", 3));
+        assert_ne!(made.mark, own.mark, "no content ever comes back");
+    }
+
+    #[tokio::test]
+    async fn an_earlier_start_that_landed_late_does_not_make_a_disk_an_old_one() {
+        let bucket = bucket();
+        let late = start("i", 3);
+        registers(&bucket, &late).await;
+        let next = start("i", 4);
+        assert_eq!(registers(&bucket, &next).await, Registered::Done);
+        assert_eq!(registers(&bucket, &next).await, Registered::Done, "again");
+        assert_eq!(registers(&bucket, &late).await, Registered::OldDisk);
+    }
 }

@@ -3,7 +3,7 @@
 //! Every call shows who makes it; one of another cluster, of another version, or by somebody whose
 //! certificate says otherwise is refused.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::StreamExt;
 use rules::refusal::Refusal;
@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::debug;
 
 use super::identity::Shown;
 use super::line::{Acceptor, accept};
@@ -29,8 +30,8 @@ use crate::standing::Handle;
 pub struct Answers {
     /// The cluster's name: callers of another are refused.
     pub cluster_id: String,
-    /// The running Node.
-    pub handle: Handle,
+    /// The running Node; unset while its log is being restored: questions are refused then, and messages taken.
+    pub handle: Arc<OnceLock<Handle>>,
     /// Reads an etcdserverpb.TxnRequest, and checks it.
     pub read_txn: fn(&[u8]) -> Result<Txn, Refusal>,
     /// Where messages go.
@@ -118,14 +119,20 @@ impl peer_server::Peer for Peer {
         let (from, url) = self.caller(&request)?;
         let mut stream = request.into_inner();
         while let Some(said) = stream.next().await {
-            let (message, records, members) =
-                wire::meant(said?).map_err(Status::invalid_argument)?;
+            let Some(meant) = wire::meant(said?).map_err(Status::invalid_argument)? else {
+                debug!(
+                    node = from.node_id,
+                    "it said something that only newer versions know"
+                );
+                continue;
+            };
             let inbound = Inbound {
                 from: from.clone(),
                 url: url.clone(),
-                message,
-                records,
-                members,
+                message: meant.message,
+                records: meant.records,
+                members: meant.members,
+                registration: meant.registration,
             };
             if self.0.inbox.send(inbound).is_err() {
                 break;
@@ -137,7 +144,10 @@ impl peer_server::Peer for Peer {
     async fn txn(&self, request: Request<TxnQuestion>) -> Result<Response<TxnAnswer>, Status> {
         self.caller(&request)?;
         let answer = match (self.0.read_txn)(&request.get_ref().request) {
-            Ok(txn) => self.0.handle.txn(txn, None).await,
+            Ok(txn) => match self.0.handle.get() {
+                Some(handle) => handle.txn(txn, None).await,
+                None => Err(Refusal::NoLeader),
+            },
             Err(refusal) => Err(refusal),
         };
         Ok(Response::new(wire::txn_answer_wire(answer)))
@@ -148,12 +158,100 @@ impl peer_server::Peer for Peer {
         request: Request<IndexQuestion>,
     ) -> Result<Response<IndexAnswer>, Status> {
         self.caller(&request)?;
-        let answer = match self.0.handle.read_index().await {
+        let index = match self.0.handle.get() {
+            Some(handle) => handle.read_index().await,
+            None => Err(Refusal::NoLeader),
+        };
+        let answer = match index {
             Ok(revision) => index_answer::Answer::Revision(revision.0),
             Err(refusal) => index_answer::Answer::Refusal(wire::refusal_wire(&refusal)),
         };
         Ok(Response::new(IndexAnswer {
             answer: Some(answer),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rules::message::Message;
+    use tonic::Code;
+    use tonic::metadata::AsciiMetadataValue;
+
+    use super::*;
+    use crate::peer::proto::peer_client::PeerClient;
+    use crate::peer::proto::{Look, said};
+
+    async fn port() -> (String, mpsc::UnboundedReceiver<Inbound>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let answers = Answers {
+            cluster_id: "prod".into(),
+            handle: Arc::default(),
+            read_txn: |_| Err(Refusal::NoLeader),
+            inbox: sender,
+        };
+        tokio::spawn(serve(listener, None, answers, CancellationToken::new()));
+        (url, inbox)
+    }
+
+    /// A request as a Node makes it whose messages are of this version.
+    fn request<T>(message: T, version: &'static str) -> Request<T> {
+        let mut request = Request::new(message);
+        for (name, value) in [
+            (HEADER_VERSION, version),
+            (HEADER_CLUSTER, "prod"),
+            (HEADER_NODE, "two"),
+            (HEADER_INCARNATION, "i"),
+            (HEADER_BOOT, "b"),
+            (HEADER_URL, "http://127.0.0.1:1"),
+        ] {
+            let value = AsciiMetadataValue::from_static(value);
+            request.metadata_mut().insert(name, value);
+        }
+        request
+    }
+
+    #[tokio::test]
+    async fn another_version_of_the_messages_is_refused_by_name() {
+        let (url, mut inbox) = port().await;
+        let mut client = PeerClient::connect(url).await.unwrap();
+        let said = tokio_stream::once(Said { message: None });
+        let refused = client.tell(request(said, "2")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        let why = "this node speaks version 1 of the peer messages, not `2`";
+        assert_eq!(refused.message(), why);
+        let asked = client.read_index(request(IndexQuestion {}, "2")).await;
+        assert_eq!(asked.unwrap_err().message(), why);
+        assert!(inbox.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn what_only_newer_versions_know_is_passed_over_and_the_stream_goes_on() {
+        let (url, mut inbox) = port().await;
+        let mut client = PeerClient::connect(url).await.unwrap();
+        let look = Some(said::Message::Look(Look {}));
+        let said = [Said { message: None }, Said { message: look }];
+        let told = client
+            .tell(request(tokio_stream::iter(said), VERSION))
+            .await;
+        told.unwrap();
+        let heard = tokio::time::timeout(Duration::from_secs(10), inbox.recv()).await;
+        assert_eq!(heard.unwrap().unwrap().message, Message::Look);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_restores_takes_messages_and_refuses_questions() {
+        let (url, _inbox) = port().await;
+        let mut client = PeerClient::connect(url).await.unwrap();
+        let asked = client.read_index(request(IndexQuestion {}, VERSION)).await;
+        let answer = asked.unwrap().into_inner().answer.unwrap();
+        let index_answer::Answer::Refusal(refusal) = answer else {
+            panic!("it knows nothing yet: {answer:?}");
+        };
+        assert_eq!(wire::refusal(refusal), Refusal::NoLeader);
     }
 }

@@ -50,19 +50,49 @@ pub fn open(
     cluster_id: &str,
     node_id: &str,
 ) -> Result<Option<Arc<Reloading<Identity>>>, Unusable> {
-    let (Some(cert), Some(key), Some(ca)) = (&peer.cert_file, &peer.key_file, &peer.ca_file) else {
+    let Some(files) = files(peer) else {
         return Ok(None);
-    };
-    let files = Files {
-        cert: cert.clone(),
-        key: key.clone(),
-        ca: Some(ca.clone()),
     };
     let (cluster_id, node_id) = (cluster_id.to_owned(), node_id.to_owned());
     Reloading::open(files, move |material| {
         Identity::new(material, &cluster_id, &node_id)
     })
     .map(Some)
+}
+
+/// Whether other Nodes, which trust the same authorities, would take this Node by its certificate now. Of no
+/// matter if it has none.
+///
+/// # Errors
+/// As [`open`], and when the certificate has run out, or is signed by nobody in `peer.ca_file`.
+pub fn rehearse(peer: &Peer, cluster_id: &str, node_id: &str) -> Result<(), Unusable> {
+    let Some(files) = files(peer) else {
+        return Ok(());
+    };
+    let material = files.read()?;
+    let identity = Identity::new(&material, cluster_id, node_id)?;
+    let chain = material.chain()?;
+    let Some((ours, between)) = chain.split_first() else {
+        return Ok(());
+    };
+    let dialled = Dialled {
+        roots: identity.roots,
+        cluster_id: cluster_id.to_owned(),
+        node_id: node_id.to_owned(),
+    };
+    let host = ServerName::try_from("netsy").expect("it is a host name");
+    let taken = dialled.verify_server_cert(ours, between, &host, &[], UnixTime::now());
+    let what = "be believed by other nodes with the certificate in";
+    taken.map_err(|why| Unusable::new(what, &files.cert, why))?;
+    Ok(())
+}
+
+fn files(peer: &Peer) -> Option<Files> {
+    Some(Files {
+        cert: peer.cert_file.clone()?,
+        key: peer.key_file.clone()?,
+        ca: Some(peer.ca_file.clone()?),
+    })
 }
 
 impl Identity {

@@ -14,7 +14,7 @@ mod wire;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rules::message::Message;
+use rules::message::{Message, Promise};
 use rules::refusal::Refusal;
 use rules::register::Identity;
 use rules::revision::Revision;
@@ -39,7 +39,7 @@ pub(crate) mod proto {
 }
 
 /// The version of the messages this program speaks.
-const VERSION: &str = "1";
+pub const VERSION: &str = "1";
 /// The most bytes of Records in one message; a single Record may be larger.
 pub const PIECE_BYTES: usize = 4 << 20;
 /// The largest message taken or sent.
@@ -76,6 +76,8 @@ pub struct Inbound {
     pub records: Vec<Encoded>,
     /// The members, if the Elector tells them.
     pub members: Vec<Member>,
+    /// The registration that has to be in the bucket before the promise counts, if it is a waiting voter's.
+    pub registration: Option<Bytes>,
 }
 
 /// What to tell another Node.
@@ -83,6 +85,8 @@ pub struct Inbound {
 pub enum Outbound {
     /// A message, with the members if it is the Elector's State.
     Message(Message, Arc<[Member]>),
+    /// The promise of a voter that waits for its log, and its registration as it is to lie in the bucket.
+    Vote(Promise, Bytes),
     /// A piece of the log: everything but the Records, and their encodings.
     Records(rules::message::Records, Vec<Bytes>),
 }

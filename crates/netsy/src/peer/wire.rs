@@ -16,6 +16,10 @@ pub(super) fn said(outbound: Outbound) -> proto::Said {
     let wire = match outbound {
         Outbound::Records(head, records) => Wire::Records(records_wire(&head, records)),
         Outbound::Message(message, members) => message_wire(message, &members),
+        Outbound::Vote(promise, registration) => Wire::Vote(proto::Vote {
+            promise: Some(promise_wire(&promise)),
+            registration,
+        }),
     };
     proto::Said {
         message: Some(wire),
@@ -28,12 +32,7 @@ fn message_wire(message: Message, members: &[Member]) -> Wire {
         Message::State(state) => Wire::State(state_wire(&state, members)),
         Message::Look => Wire::Look(proto::Look {}),
         Message::Prepare(epoch) => Wire::Prepare(proto::Prepare { epoch: epoch.0 }),
-        Message::Promise(promise) => Wire::Promise(proto::Promise {
-            epoch: promise.epoch.0,
-            newest: Some(newest_wire(promise.newest)),
-            eligible: promise.eligible,
-            up: promise.up,
-        }),
+        Message::Promise(promise) => Wire::Promise(promise_wire(&promise)),
         Message::Refused(epoch) => Wire::Refused(proto::Refused { epoch: epoch.0 }),
         Message::Hello(hello) => Wire::Hello(hello_wire(&hello)),
         Message::Welcome {
@@ -67,6 +66,15 @@ fn newest_wire((epoch, revision): (Epoch, Revision)) -> proto::Newest {
     proto::Newest {
         epoch: epoch.0,
         revision: revision.0,
+    }
+}
+
+fn promise_wire(promise: &Promise) -> proto::Promise {
+    proto::Promise {
+        epoch: promise.epoch.0,
+        newest: Some(newest_wire(promise.newest)),
+        eligible: promise.eligible,
+        up: promise.up,
     }
 }
 
@@ -130,41 +138,74 @@ fn records_wire(head: &Records, records: Vec<Bytes>) -> proto::Records {
     }
 }
 
-/// A message as it was meant, the Records beside their encoding, and the members.
-pub(super) type Meant = (Message, Vec<Encoded>, Vec<Member>);
+/// A message as it was meant, and what came with it.
+pub(super) struct Meant {
+    pub(super) message: Message,
+    /// The Records of the message beside their encoding.
+    pub(super) records: Vec<Encoded>,
+    pub(super) members: Vec<Member>,
+    pub(super) registration: Option<Bytes>,
+}
 
-/// What was said.
+impl From<Message> for Meant {
+    fn from(message: Message) -> Meant {
+        Meant {
+            message,
+            records: Vec::new(),
+            members: Vec::new(),
+            registration: None,
+        }
+    }
+}
+
+/// What was said; `None` if it is of a kind that only newer programs know.
 ///
 /// # Errors
 /// A sentence, for a message that is not whole.
-pub(super) fn meant(said: proto::Said) -> Result<Meant, String> {
-    let plain = |message| Ok((message, Vec::new(), Vec::new()));
-    match said.message.ok_or("a message of an unknown kind")? {
-        Wire::Heartbeat(wire) => plain(Message::Heartbeat(heartbeat(&wire)?)),
-        Wire::State(wire) => state(wire),
-        Wire::Look(_) => plain(Message::Look),
-        Wire::Prepare(wire) => plain(Message::Prepare(Epoch(wire.epoch))),
-        Wire::Promise(wire) => plain(Message::Promise(Promise {
-            epoch: Epoch(wire.epoch),
-            newest: newest(wire.newest)?,
-            eligible: wire.eligible,
-            up: wire.up,
-        })),
-        Wire::Refused(wire) => plain(Message::Refused(Epoch(wire.epoch))),
-        Wire::Hello(wire) => plain(Message::Hello(hello(&wire)?)),
-        Wire::Welcome(wire) => plain(Message::Welcome {
+pub(super) fn meant(said: proto::Said) -> Result<Option<Meant>, String> {
+    let Some(wire) = said.message else {
+        return Ok(None);
+    };
+    let message = match wire {
+        Wire::Heartbeat(wire) => Message::Heartbeat(heartbeat(&wire)?),
+        Wire::State(wire) => return state(wire).map(Some),
+        Wire::Look(_) => Message::Look,
+        Wire::Prepare(wire) => Message::Prepare(Epoch(wire.epoch)),
+        Wire::Promise(wire) => Message::Promise(promise(&wire)?),
+        Wire::Refused(wire) => Message::Refused(Epoch(wire.epoch)),
+        Wire::Hello(wire) => Message::Hello(hello(&wire)?),
+        Wire::Welcome(wire) => Message::Welcome {
             epoch: Epoch(wire.epoch),
             stream: wire.stream,
             agreed: Revision(wire.agreed),
-        }),
-        Wire::Records(wire) => records(wire),
-        Wire::Receipt(wire) => plain(Message::Receipt {
+        },
+        Wire::Records(wire) => return records(wire).map(Some),
+        Wire::Receipt(wire) => Message::Receipt {
             epoch: Epoch(wire.epoch),
             stream: wire.stream,
             revision: Revision(wire.revision),
             record_epoch: Epoch(wire.record_epoch),
-        }),
-    }
+        },
+        Wire::Vote(wire) => return vote(wire).map(Some),
+    };
+    Ok(Some(message.into()))
+}
+
+fn promise(wire: &proto::Promise) -> Result<Promise, String> {
+    Ok(Promise {
+        epoch: Epoch(wire.epoch),
+        newest: newest(wire.newest)?,
+        eligible: wire.eligible,
+        up: wire.up,
+    })
+}
+
+fn vote(wire: proto::Vote) -> Result<Meant, String> {
+    let held = wire.promise.ok_or("a vote without its promise")?;
+    Ok(Meant {
+        registration: Some(wire.registration),
+        ..Meant::from(Message::Promise(promise(&held)?))
+    })
 }
 
 fn newest(wire: Option<proto::Newest>) -> Result<(Epoch, Revision), String> {
@@ -202,7 +243,10 @@ fn state(wire: proto::State) -> Result<Meant, String> {
         grant: wire.grant,
         register,
     };
-    Ok((Message::State(state), Vec::new(), members.collect()))
+    Ok(Meant {
+        members: members.collect(),
+        ..Meant::from(Message::State(state))
+    })
 }
 
 fn hello(wire: &proto::Hello) -> Result<Hello, String> {
@@ -245,7 +289,10 @@ fn records(wire: proto::Records) -> Result<Meant, String> {
         committed: Revision(wire.committed),
         durable: Revision(wire.durable),
     };
-    Ok((Message::Records(piece), encoded, Vec::new()))
+    Ok(Meant {
+        records: encoded,
+        ..Meant::from(Message::Records(piece))
+    })
 }
 
 /// A refusal that a client of another Node is to see.
@@ -314,5 +361,72 @@ pub(super) fn txn_answer(wire: proto::TxnAnswer) -> TxnAnswer {
         }
         Some(Answer::Refusal(wire)) => Err(refusal(wire)),
         None => Err(Refusal::LeaderChanged),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    /// As a newer program says it: with a field of its own, number 99, in the message and in what it carries.
+    fn said_tomorrow(message: Wire) -> proto::Said {
+        let added = [0x9a, 0x06, 3, b'n', b'e', b'w'];
+        let said = proto::Said {
+            message: Some(message),
+        };
+        let bytes = said.encode_to_vec();
+        // Key, length, and what is carried: all of it is short.
+        let (key, carried) = (bytes[0], &bytes[2..]);
+        assert_eq!(usize::from(bytes[1]), carried.len());
+        let length = u8::try_from(carried.len() + added.len()).unwrap();
+        let bytes = [&[key, length], carried, &added, &added].concat();
+        proto::Said::decode(&bytes[..]).unwrap()
+    }
+
+    #[test]
+    fn fields_that_newer_programs_add_are_ignored() {
+        let heartbeat = Heartbeat {
+            sent: 1,
+            promised: Epoch(2),
+            newest: (Epoch(2), Revision(3)),
+            committed: Revision(3),
+            eligible: true,
+            up: 4,
+            tenure: None,
+            hears: Some(Epoch(2)),
+            register_seq: 5,
+        };
+        for message in [
+            Message::Heartbeat(heartbeat),
+            Message::Look,
+            Message::Prepare(Epoch(7)),
+            Message::Refused(Epoch(8)),
+        ] {
+            let said = said_tomorrow(message_wire(message.clone(), &[]));
+            assert_eq!(meant(said).unwrap().unwrap().message, message);
+        }
+    }
+
+    #[test]
+    fn a_message_of_an_unknown_kind_counts_as_lost() {
+        let bytes = [0x9a, 0x06, 3, b'n', b'e', b'w'];
+        let said = proto::Said::decode(&bytes[..]).unwrap();
+        assert!(meant(said).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_vote_is_a_promise_with_its_registration() {
+        let promise = Promise {
+            epoch: Epoch(4),
+            newest: (Epoch(3), Revision(9)),
+            eligible: false,
+            up: 1,
+        };
+        let vote = Outbound::Vote(promise.clone(), Bytes::from_static(b"{}"));
+        let meant = meant(said(vote)).unwrap().unwrap();
+        assert_eq!(meant.message, Message::Promise(promise));
+        assert_eq!(meant.registration.as_deref(), Some(&b"{}"[..]));
     }
 }

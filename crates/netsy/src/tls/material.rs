@@ -30,7 +30,7 @@ pub struct Material {
 }
 
 impl Files {
-    pub(super) fn read(&self) -> Result<Material, Unusable> {
+    pub(crate) fn read(&self) -> Result<Material, Unusable> {
         let read =
             |file: &Path| std::fs::read(file).map_err(|error| Unusable::new("read", file, error));
         Ok(Material {

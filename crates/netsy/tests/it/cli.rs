@@ -176,7 +176,7 @@ fn certs_make_files_and_say_how_to_go_on() {
         "{said}"
     );
 
-    // What it says to write is a configuration that serve takes.
+    // What it says to write is a configuration that serve takes, files and all.
     let shown = out
         .split("[client]")
         .nth(1)
@@ -189,6 +189,101 @@ fn certs_make_files_and_say_how_to_go_on() {
     std::fs::write(&file, text).unwrap();
     let (code, _, said) = ended(netsy(&["config", "check", file.to_str().unwrap()]));
     assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn config_check_looks_at_certificate_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = dir.path().join("certs");
+    let (dir_of, file) = (certs.to_str().unwrap(), dir.path().join("netsy.toml"));
+    for node in ["n1", "n2"] {
+        let args = [
+            "certs",
+            "--cluster-id",
+            "prod",
+            "--dir",
+            dir_of,
+            "--node",
+            node,
+        ];
+        assert_eq!(ended(netsy(&args)).0, 0);
+    }
+    let check = |server: &str, key: &str, peer: &str| {
+        let text = format!(
+            "cluster_id = \"prod\"\nnode_id = \"n1\"\nbucket.url = \"memory:///\"\n\
+             [client]\ncert_file = \"certs/{server}.crt\"\nkey_file = \"certs/{key}.key\"\n\
+             ca_file = \"certs/ca.crt\"\n\
+             [peer]\nlisten = \"127.0.0.1:2380\"\ncert_file = \"certs/{peer}.crt\"\n\
+             key_file = \"certs/{peer}.key\"\nca_file = \"certs/ca.crt\"\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let (code, _, said) = ended(netsy(&["config", "check", file.to_str().unwrap()]));
+        (code, said)
+    };
+    let (code, said) = check("server-n1", "server-n1", "peer-n1");
+    assert_eq!(code, 0, "{said}");
+    for (server, key, peer, expected) in [
+        ("server-n9", "server-n1", "peer-n1", "[client]: read `"),
+        (
+            "server-n1",
+            "server-n2",
+            "peer-n1",
+            "[client]: use the private key with",
+        ),
+        (
+            "server-n1",
+            "server-n1",
+            "peer-n2",
+            "not `netsy://prod/peer/n1`",
+        ),
+        (
+            "server-n1",
+            "server-n1",
+            "server-n1",
+            "[peer]: be this node by",
+        ),
+    ] {
+        let (code, said) = check(server, key, peer);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    std::fs::write(
+        certs.join("ca.crt"),
+        std::fs::read(certs.join("server-n2.crt")).unwrap(),
+    )
+    .unwrap();
+    let (code, said) = check("server-n1", "server-n1", "peer-n1");
+    assert_eq!(code, 2, "{said}");
+    assert!(
+        said.contains("[peer]: be believed by other nodes"),
+        "{said}"
+    );
+}
+
+#[test]
+fn status_ends_with_1_when_a_node_is_unreachable() {
+    // Nobody listens on port 1.
+    let (code, out, said) = ended(netsy(&["status", "--endpoints", "127.0.0.1:1"]));
+    assert_eq!(code, 1, "{said}");
+    assert!(out.contains("| unreachable "), "{out}");
+    assert!(
+        last_line(&said).starts_with("netsy: find every node at work: 1 of 1 is not;"),
+        "{said}"
+    );
+    let args = ["status", "--endpoints", "127.0.0.1:1", "-w", "json"];
+    let (code, out, _) = ended(netsy(&args));
+    let seen: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &seen[0]["endpoint"]),
+        (1, &"http://127.0.0.1:1".into())
+    );
+    assert!(
+        seen[0]["error"].as_str().unwrap().contains("refused"),
+        "{out}"
+    );
+    let (code, _, said) = ended(netsy(&["status", "--endpoints", "https://127.0.0.1:1"]));
+    assert_eq!(code, 2);
+    assert!(said.contains("`--cacert` is missing"), "{said}");
 }
 
 /// A running `netsy dev`, killed when dropped.

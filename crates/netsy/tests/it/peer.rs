@@ -119,7 +119,7 @@ impl Port {
         let (sender, inbox) = mpsc::unbounded_channel();
         let answers = Answers {
             cluster_id: CLUSTER.into(),
-            handle: node.handle.clone(),
+            handle: Arc::new(node.handle.clone().into()),
             read_txn: |_| -> Result<Txn, Refusal> { Err(Refusal::NoLeader) },
             inbox: sender,
         };

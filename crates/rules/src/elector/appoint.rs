@@ -67,9 +67,31 @@ impl Elector {
         let Some((claim_from, name_from)) = self.vacancy(around) else {
             return;
         };
-        if now >= claim_from && self.is_asked(now) {
-            self.claim(now, name_from, around, mark(), effects);
+        if now < claim_from {
+            return;
         }
+        if self.is_asked(now) {
+            self.claim(now, name_from, around, mark(), effects);
+        } else {
+            self.ask(now, effects);
+        }
+    }
+
+    /// Too few voters answer: those that are silent are asked for a word. One that is still restoring its log
+    /// does not know whom to tell. And the register is looked at: somebody may have changed it.
+    fn ask(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if now < self.ask_at {
+            return;
+        }
+        self.ask_at = now + self.settings.heartbeat_interval;
+        let voters = self.register().map(|register| &register.voters);
+        let silent = voters.into_iter().flatten().filter(|voter| {
+            let mut fresh = self.fresh(now);
+            voter.node_id != self.me.node_id && !fresh.any(|sign| voter.is(&sign.from))
+        });
+        let looks = silent.map(|voter| Effect::Send(voter.node_id.clone(), Message::Look));
+        effects.extend(looks);
+        self.doubts_register = true;
     }
 
     fn claim(
@@ -209,6 +231,7 @@ impl Elector {
             self.promisers(now, register, appointing)
         };
         let Some((_, _, _, best)) = candidates.into_iter().max() else {
+            self.doubts_register = true;
             return;
         };
         let primary = best.clone();

@@ -47,6 +47,11 @@ pub struct Elector {
     register_reading: bool,
     register_read_at: Moment,
     register_swap: Option<Pending<Register>>,
+    /// Whether we wait for voters, and somebody may have changed the register meanwhile: an operator who gives
+    /// them up.
+    doubts_register: bool,
+    /// When silent voters are asked for a word again.
+    ask_at: Moment,
     /// The epoch we claimed and have not named a Primary in.
     appointing: Option<Appointing>,
     /// When we last named a Primary.
@@ -109,6 +114,8 @@ impl Elector {
             register_reading: false,
             register_read_at: 0,
             register_swap: None,
+            doubts_register: false,
+            ask_at: 0,
             appointing: None,
             named_at: 0,
             signs: BTreeMap::new(),
@@ -221,6 +228,23 @@ impl Elector {
         self.tend_register(now, around, mark, &mut effects);
         self.push(now, &mut effects);
         effects
+    }
+
+    /// Whether a Node has been silent for so long that its registration, which has stood as it is since
+    /// `since`, may go. Never that of a Node the register names: its vote is the Primary's to give up.
+    #[must_use]
+    pub fn may_forget(&self, now: Moment, node_id: &str, since: Moment) -> bool {
+        let after = self.settings.forget_after;
+        let heard = self.signs.get(node_id).map_or(0, |sign| sign.at);
+        let silent = now >= heard.max(since).max(self.since) + after;
+        let spared = self.register().is_none_or(|register| {
+            let named = register.primary.as_ref();
+            let mut voters = register.voters.iter();
+            register.phase != Phase::Active
+                || named.is_none_or(|primary| primary.node_id == node_id)
+                || voters.any(|voter| voter.node_id == node_id)
+        });
+        after > 0 && self.is_acting(now) && silent && !spared && node_id != self.me.node_id
     }
 
     /// Whether an Elector that leaves still has somebody to appoint.
@@ -367,8 +391,13 @@ impl Elector {
             }
             return;
         }
-        if !self.resigning {
-            self.appoint(now, around, mark, effects);
+        if self.resigning {
+            return;
+        }
+        self.doubts_register = false;
+        self.appoint(now, around, mark, effects);
+        if self.doubts_register && now >= self.register_read_at {
+            self.read_register(now, effects);
         }
     }
 
@@ -376,5 +405,125 @@ impl Elector {
         self.register_reading = true;
         self.register_read_at = now + self.settings.renew_interval;
         effects.push(Effect::ReadRegister);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::string::ToString;
+
+    use super::*;
+    use crate::register::{Version, Voter};
+    use crate::revision::Revision;
+
+    fn process(name: &str) -> Identity {
+        Identity {
+            node_id: name.to_string(),
+            incarnation: format!("disk of {name}"),
+            boot: format!("process of {name}"),
+        }
+    }
+
+    fn heartbeat(now: Moment) -> Heartbeat {
+        Heartbeat {
+            sent: now,
+            promised: Epoch(1),
+            newest: (Epoch(1), Revision(1)),
+            committed: Revision(1),
+            eligible: true,
+            up: now,
+            tenure: None,
+            hears: None,
+            register_seq: 0,
+        }
+    }
+
+    /// What `one` does as the Elector at `now`, beside its own Heartbeat.
+    fn tick(elector: &mut Elector, now: Moment) -> Vec<Effect> {
+        let me = elector.me.clone();
+        let heartbeat = heartbeat(now);
+        elector.heartbeat(now, &me, heartbeat.clone());
+        let around = Around {
+            heartbeat,
+            leaves: false,
+            resigns: false,
+        };
+        let mut mark = || "m".to_string();
+        elector.tick(now, &around, &mut mark)
+    }
+
+    /// `one`, which took the lock at 0 and found `two` Primary, and `one`, `two` and `three` voters.
+    fn elector() -> Elector {
+        let settings = Settings {
+            elector_timeout: 1_000_000,
+            ..Settings::default()
+        };
+        let mut elector = Elector::new(process("one"), settings, String::new());
+        elector.lock_read(0, None).expect("nobody holds it");
+        tick(&mut elector, 0);
+        elector.lock_swapped(0, Swapped::Won(Version("lock".into())));
+        tick(&mut elector, 0);
+        let voters = ["one", "two", "three"].map(|name| Voter::of(&process(name)));
+        let register = Register {
+            seq: 1,
+            mark: "r".to_string(),
+            epoch: Epoch(1),
+            primary: Some(process("two")),
+            phase: Phase::Active,
+            voters: voters.into(),
+            quorum: -1,
+            lease: 0,
+        };
+        elector.register_read(Some(Held {
+            document: register,
+            version: Version("register".into()),
+        }));
+        elector
+    }
+
+    #[test]
+    fn only_whom_nobody_needs_or_hears_is_forgotten() {
+        let mut elector = elector();
+        let after = elector.settings.forget_after;
+        elector.renewed = Some(after);
+        let said = heartbeat(5);
+        elector.heartbeat(after, &process("heard"), said);
+        let may = |elector: &Elector, name: &str, now| elector.may_forget(now, name, 7);
+        assert!(!may(&elector, "gone", after + 6), "its registration is new");
+        assert!(may(&elector, "gone", after + 7));
+        for spared in ["one", "two", "three", "heard"] {
+            assert!(!may(&elector, spared, after + 7), "{spared}");
+        }
+        elector.settings.forget_after = 0;
+        assert!(!may(&elector, "gone", after + 7), "nobody ever is");
+        elector.settings.forget_after = after;
+        elector.renewed = None;
+        assert!(!may(&elector, "gone", after + 7), "by the Elector alone");
+    }
+
+    #[test]
+    fn an_elector_in_want_of_voters_asks_them_and_looks_at_the_register() {
+        let mut elector = elector();
+        let silent = elector.settings.primary_timeout;
+        let asked = |effects: &[Effect], name: &str| {
+            let look = Effect::Send(name.to_string(), Message::Look);
+            effects.contains(&look)
+        };
+        let before = tick(&mut elector, silent - 1);
+        assert!(!asked(&before, "two"), "the Primary has time to say a word");
+        let effects = tick(&mut elector, silent + 5_000);
+        assert!(asked(&effects, "two") && asked(&effects, "three") && !asked(&effects, "one"));
+        assert!(effects.contains(&Effect::ReadRegister));
+        let found = elector.register.clone();
+        elector.register_read(found);
+        let effects = tick(&mut elector, silent + 5_001);
+        assert!(!asked(&effects, "three"), "not all the time");
+        // Two of three are enough.
+        let word = heartbeat(1);
+        elector.heartbeat(silent + 5_002, &process("three"), word);
+        let effects = tick(&mut elector, silent + 5_002);
+        let claims = |effect: &Effect| matches!(effect, Effect::SwapRegister { register, .. } if register.epoch == Epoch(2));
+        assert!(effects.iter().any(claims), "{effects:?}");
     }
 }

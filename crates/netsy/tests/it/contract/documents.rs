@@ -4,11 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use netsy::bucket::{Document, names};
+use netsy::bucket::{Bucket, Document, names};
 use netsy::datafile::{Encoded, chunk};
 use netsy::driver::{Members, Registration};
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
 use rules::register::{Identity, Lock, Phase, Register, Voter};
 use rules::revision::{Epoch, Revision};
 use serde::Serialize;
@@ -159,6 +162,55 @@ fn numbers_of_documents_leave_room_to_count_on() {
     assert_eq!(lock("9223372036854775807").unwrap().seq, i64::MAX as u64);
     let refused = lock("9223372036854775808").unwrap_err().to_string();
     assert!(refused.contains("a number is not below 2^63"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_newer_programs_add_is_ignored_and_what_they_change_is_refused() {
+    let store = Arc::new(InMemory::new());
+    let bucket = Bucket::over(
+        Arc::clone(&store) as Arc<dyn ObjectStore>,
+        "the bucket",
+        "c",
+    );
+    let put = async |document: &Document, body: &str| {
+        let body = body.to_owned().into_bytes().into();
+        store.put(&document.location(), body).await.unwrap();
+    };
+    let register = r#""seq":1,"mark":"m","epoch":2,"primary":null,"phase":"claimed","voters":[],"quorum":-1,"lease":0"#;
+    let lock = r#""seq":1,"mark":"m","elector_epoch":1,"elector":null,"peer_address":"""#;
+    let members = r#""seq":1,"mark":"m","cluster_id":"c","members":{"n":1}"#;
+    let node = r#""seq":1,"mark":"m","node_id":"n","incarnation":"i","boot_seq":3"#;
+    let more = r#""weather":{"wind":[1,2]},"format":1"#;
+    let documents = [
+        (Document::Primary, register),
+        (Document::Elector, lock),
+        (Document::Members, members),
+        (Document::Node("n".into()), node),
+    ];
+    for (document, body) in &documents {
+        put(document, &format!("{{{body},{more}}}")).await;
+    }
+    let read = bucket.read_as::<Register>(&documents[0].0).await;
+    assert_eq!(read.unwrap().unwrap().1.epoch, Epoch(2));
+    let read = bucket.read_as::<Lock>(&documents[1].0).await;
+    assert_eq!(read.unwrap().unwrap().1.elector_epoch, 1);
+    let read = bucket.read_as::<Members>(&documents[2].0).await;
+    assert_eq!(read.unwrap().unwrap().1.members["n"], 1);
+    let read = bucket.read_as::<Registration>(&documents[3].0).await;
+    assert_eq!(read.unwrap().unwrap().1.boot_seq, 3);
+    for (document, body) in &documents {
+        put(document, &format!("{{{body},\"format\":2}}")).await;
+        let refused = bucket.read(document).await.unwrap_err().to_string();
+        let why = "it is of format 2, and this version reads up to 1; upgrade this node";
+        assert!(refused.contains(why), "{refused}");
+        assert!(refused.contains(document.location().as_ref()), "{refused}");
+    }
+    // A phase that only newer programs know is no phase: the document is refused, not guessed at.
+    let unknown = register.replace("claimed", "paused");
+    put(&documents[0].0, &format!("{{{unknown}}}")).await;
+    let read = bucket.read_as::<Register>(&documents[0].0).await;
+    let refused = read.unwrap_err().to_string();
+    assert!(refused.contains("unknown variant `paused`"), "{refused}");
 }
 
 /// (field, number, type) of a message in the .proto file.

@@ -1,12 +1,15 @@
 //! The client port itself: plain HTTP, TLS, strangers, numbers, and how it closes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use netsy::admin::certs::{self, Wish};
+use netsy::admin::status::{self, Question};
 use netsy::api::metrics::Rpc;
 use netsy::api::proto::etcdserverpb::kv_client::KvClient;
 use netsy::api::{Limits, Tls, with_alpn};
+use netsy::config;
 use netsy::standing::HealthState;
 use prometheus_client::registry::Registry;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -212,4 +215,60 @@ async fn a_closing_node_takes_nothing_new_and_ends_in_time() {
     assert!(hanging.await.unwrap().is_err());
     assert!(kv.range(get("a")).await.is_err());
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn netsy_status_is_asked_over_the_client_port_and_by_its_certificates() {
+    let dir = tempfile::tempdir().unwrap();
+    let wish = Wish {
+        dir: dir.path().to_owned(),
+        cluster_id: "prod".into(),
+        nodes: Vec::new(),
+        hosts: vec!["127.0.0.1".into()],
+        clients: Vec::new(),
+        days: 30,
+    };
+    certs::make(&wish, SystemTime::now()).unwrap();
+    let file = |name: &str| Some(dir.path().join(name));
+    let settings = config::Client {
+        cert_file: file("server.crt"),
+        key_file: file("server.key"),
+        ca_file: file("ca.crt"),
+        ..config::Client::default()
+    };
+    let tls = netsy::tls::clients::open(&settings, "prod")
+        .unwrap()
+        .unwrap();
+    let node = Node::start_with(Limits::default(), Some(tls.shared())).await;
+    let question = Question {
+        endpoints: vec![node.address.to_string()],
+        cacert: file("ca.crt"),
+        cert: file("client.crt"),
+        key: file("client.key"),
+        within: Duration::from_secs(10),
+        ..Question::default()
+    };
+    let seen = status::look(&question).await.unwrap();
+    assert_eq!(seen[0].error, None);
+    assert!(seen[0].endpoint.starts_with("https://"));
+    assert!(status::verdict(&seen).is_ok(), "{seen:?}");
+
+    let nobody = Question {
+        cert: None,
+        key: None,
+        ..question.clone()
+    };
+    let seen = status::look(&nobody).await.unwrap();
+    assert!(seen[0].status.is_none(), "without a certificate: {seen:?}");
+    let plain = Question {
+        cacert: None,
+        ..nobody.clone()
+    };
+    assert!(status::look(&plain).await.unwrap()[0].status.is_none());
+    let astray = Question {
+        cacert: file("nowhere.crt"),
+        ..nobody
+    };
+    let refused = status::look(&astray).await.unwrap_err().to_string();
+    assert!(refused.contains("nowhere.crt"), "{refused}");
 }

@@ -14,9 +14,9 @@ use super::load::{Ledger, Load, judge};
 use super::node::{Place, Running, channel, until};
 use crate::etcd::get;
 
-const NAMES: [&str; 3] = ["one", "two", "three"];
+pub(super) const NAMES: [&str; 3] = ["one", "two", "three"];
 
-async fn register(place: &Place) -> Register {
+pub(super) async fn register(place: &Place) -> Register {
     let bucket = place.bucket();
     let found = bucket
         .read_as::<Register>(&Document::Primary)
@@ -25,14 +25,14 @@ async fn register(place: &Place) -> Register {
     found.expect("there is a register").1
 }
 
-async fn voters(place: &Place) -> Vec<String> {
+pub(super) async fn voters(place: &Place) -> Vec<String> {
     let voters = register(place).await.voters.into_iter();
     let mut names: Vec<String> = voters.map(|voter| voter.node_id).collect();
     names.sort();
     names
 }
 
-async fn until_voters(place: &Place, mut names: Vec<&str>) {
+pub(super) async fn until_voters(place: &Place, mut names: Vec<&str>) {
     names.sort_unstable();
     until(&format!("the voters are {names:?}"), || async {
         voters(place).await == names
@@ -61,7 +61,7 @@ async fn take(place: &Place, nodes: &mut Vec<Running>, primary: bool) -> Running
     nodes.remove(at)
 }
 
-async fn stop(nodes: Vec<Running>) {
+pub(super) async fn stop(nodes: Vec<Running>) {
     for node in nodes {
         node.stop().await.unwrap();
     }

@@ -1,12 +1,13 @@
 //! What a Node says of itself while the bucket is away, what it still answers, and that it recovers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use netsy::api::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use netsy::api::proto::etcdserverpb::{AlarmRequest, AlarmType, RangeRequest, alarm_request};
 use netsy::bucket::faults::{Fault, Verb};
-use netsy::bucket::names;
+use netsy::bucket::{Document, names};
 use tonic::Code;
 
 use super::load::{Ledger, Load, judge};
@@ -93,8 +94,7 @@ async fn a_chunk_that_does_not_land_is_shown_and_lands() {
             Fault::None
         }
     });
-    // Reads at the committed state go on: the lock is renewed, so nobody else can be Primary.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Reads at the committed state go on, for as long as an upload may take before they wait for it.
     let reads = node.kv().range(get("k")).await;
     assert!(reads.is_ok(), "{reads:?}");
     until("it is not ready", || async {
@@ -112,4 +112,34 @@ async fn a_chunk_that_does_not_land_is_shown_and_lands() {
     load.finish().await;
     node.kill().await;
     judge(&place, &ledger, "one").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_loses_the_elector_lock_goes_on_as_it_was() {
+    let place = Place::new();
+    let without_lease = |config: &mut netsy::config::Config| config.reads.lease = None;
+    let node = place.member("one").with(without_lease).start().await;
+    node.healthy().await;
+    let written = node.kv().put("k", "v").await;
+    let looks = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&looks);
+    node.sky.set(move |operation| {
+        let on = |document: Document| operation.object == document.location().as_ref();
+        if on(Document::Members) && operation.verb == Verb::Get {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        if on(Document::Elector) && operation.verb == Verb::Replace {
+            return Fault::Before;
+        }
+        Fault::None
+    });
+    // Whoever is not the Elector looks up the member ids, which come without addresses.
+    until("it has looked twice who the members are", || async {
+        assert_eq!(node.ready().await, Ok(()));
+        let read = node.kv().range(get("k")).await.unwrap();
+        assert_eq!(read.kvs[0].mod_revision(), written);
+        looks.load(Ordering::SeqCst) >= 2
+    })
+    .await;
+    node.kill().await;
 }

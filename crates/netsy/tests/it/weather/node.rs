@@ -15,7 +15,7 @@ use netsy::api::proto::etcdserverpb::{StatusRequest, StatusResponse};
 use netsy::bucket::faults::{Fault, Faults};
 use netsy::bucket::local::LocalFiles;
 use netsy::bucket::{Bucket, Timeouts};
-use netsy::config::{Config, WhenDegraded};
+use netsy::config::{Config, LogFormat, WhenDegraded};
 use netsy::exit::RunError;
 use netsy::{World, run_in};
 use object_store::ObjectStore;
@@ -46,8 +46,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// A bucket in memory.
+    /// A bucket in memory. `NETSY_LOG=netsy=debug` shows what its Nodes say.
     pub(crate) fn new() -> Place {
+        if let Ok(directives) = std::env::var("NETSY_LOG") {
+            // Whoever is first starts it for all.
+            let _ = netsy::telemetry::start_log(LogFormat::Human, "", Some(&directives), false);
+        }
         Place {
             store: Arc::new(InMemory::new()),
             home: tempfile::tempdir().unwrap(),
@@ -89,7 +93,8 @@ impl Place {
         config.limits.drain_timeout = Duration::from_millis(500);
         config.snapshots.check_interval = Duration::from_millis(100);
         let sky = Faults::new(Arc::clone(&self.store));
-        Setup { config, sky }
+        let port = None;
+        Setup { config, sky, port }
     }
 
     /// A Node of a cluster: others reach it, and it reaches them.
@@ -99,6 +104,15 @@ impl Place {
             config.elector.heartbeat_interval = Duration::from_millis(50);
             config.elector.primary_timeout = Duration::from_millis(400);
             config.replication.upload_age = Duration::from_millis(200);
+        })
+    }
+
+    /// A member that is in no hurry to call another silent, for stories in which voters must not change, however
+    /// busy the machine is.
+    pub(crate) fn calm_member(&self, name: &str) -> Setup {
+        self.member(name).with(|config| {
+            config.elector.primary_timeout = Duration::from_secs(2);
+            config.limits.drain_timeout = Duration::from_secs(10);
         })
     }
 
@@ -122,6 +136,8 @@ pub(crate) fn rand() -> u64 {
 pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) sky: Faults,
+    /// Its peer port, if that is to outlive the Node.
+    port: Option<std::net::TcpListener>,
 }
 
 impl Setup {
@@ -131,9 +147,16 @@ impl Setup {
         self
     }
 
+    /// Gives it a peer port that is open already: its next life is reached at the same address.
+    pub(crate) fn at(mut self, port: &std::net::TcpListener) -> Setup {
+        port.set_nonblocking(true).unwrap();
+        self.port = Some(port.try_clone().unwrap());
+        self
+    }
+
     /// Starts it. Returns when its ports are open; it is not ready then.
     pub(crate) async fn start(self) -> Running {
-        let Setup { config, sky } = self;
+        let Setup { config, sky, port } = self;
         let name = config.node_id.clone();
         let bucket = Bucket::over(Arc::new(sky.clone()), "the bucket", CLUSTER);
         let bucket = bucket.with_timeouts(TIMEOUTS);
@@ -152,9 +175,10 @@ impl Setup {
                 let health = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let at = (clients.local_addr().unwrap(), health.local_addr().unwrap());
                 let _ = addresses.send(at);
-                let peers = match config.peer.listen {
-                    Some(address) => Some(TcpListener::bind(address).await.unwrap()),
-                    None => None,
+                let peers = match (port, config.peer.listen) {
+                    (Some(port), _) => Some(TcpListener::from_std(port).unwrap()),
+                    (None, Some(address)) => Some(TcpListener::bind(address).await.unwrap()),
+                    (None, None) => None,
                 };
                 let world = World {
                     bucket: Some(bucket),
