@@ -304,7 +304,11 @@ impl Node {
                     self.log.durable
                 )));
             }
-            Input::Close => self.closing = true,
+            Input::Close => {
+                self.closing = true;
+                // Whoever is the Elector names somebody else, or nobody, from now on.
+                self.heartbeat_at = now;
+            }
         }
         self.advance(now, created_at, moves_data, &mut effects);
         // The Elector has nothing to learn from Records on their way: time will tell it soon enough.

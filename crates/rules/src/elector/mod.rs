@@ -251,7 +251,7 @@ impl Elector {
     fn is_needed(&self, now: Moment) -> bool {
         let others = self
             .fresh(now)
-            .any(|sign| sign.from.node_id != self.me.node_id);
+            .any(|sign| sign.heartbeat.eligible && sign.from.node_id != self.me.node_id);
         let has_primary = self.register().is_some_and(|register| {
             let primary = register.primary.as_ref();
             register.phase == Phase::Active && primary.is_some_and(|primary| *primary != self.me)
@@ -500,6 +500,22 @@ mod tests {
         elector.settings.forget_after = after;
         elector.renewed = None;
         assert!(!may(&elector, "gone", after + 7), "by the Elector alone");
+    }
+
+    #[test]
+    fn an_elector_that_leaves_stays_only_for_whom_it_could_name() {
+        let mut elector = elector();
+        let vacant = elector.register.as_mut().expect("it has been read");
+        vacant.document.primary = None;
+        assert!(!elector.is_needed(0), "nobody else was heard");
+        elector.heartbeat(1, &process("two"), heartbeat(1));
+        assert!(elector.is_needed(1));
+        let leaves = Heartbeat {
+            eligible: false,
+            ..heartbeat(2)
+        };
+        elector.heartbeat(2, &process("two"), leaves);
+        assert!(!elector.is_needed(2), "it leaves, too");
     }
 
     #[test]
