@@ -38,8 +38,8 @@ pub struct Node {
     pub(crate) lease_until: Moment,
     pub(crate) uploading: bool,
     pub(crate) slot_reading: bool,
-    /// The log a slot was read beside: its end, and how often it had been cut.
-    pub(crate) slot_beside: (Revision, u64),
+    /// The log a slot was read beside, its end and how often it had been cut; and the tenure that asked.
+    pub(crate) slot_beside: (Revision, u64, Option<Epoch>),
     pub(crate) cuts: u64,
     pub(crate) slot_read_at: Moment,
     pub(crate) disk: Result<(), String>,
@@ -110,7 +110,7 @@ impl Node {
             lease_until: 0,
             uploading: false,
             slot_reading: false,
-            slot_beside: (Revision::ZERO, 0),
+            slot_beside: (Revision::ZERO, 0, None),
             cuts: 0,
             slot_read_at: 0,
             disk: Ok(()),
@@ -294,7 +294,11 @@ impl Node {
                 self.log.appended = self.log.appended.max(upto).min(self.log.last)
             }
             Input::DiskLost(reason) => self.disk_lost(reason, &mut effects),
-            Input::DiskBack { last, durable } => self.disk_back(now, last, durable, &mut effects),
+            Input::DiskBack {
+                last,
+                durable,
+                epochs,
+            } => self.disk_back(now, (last, durable), &epochs, &mut effects),
             Input::ChainDamaged(reason) => self.damage(reason, &mut effects),
             Input::FellBehind => {
                 self.end_tenure(&mut effects);

@@ -96,11 +96,12 @@ impl Node {
                     self.end_tenure(effects);
                     return;
                 }
-                let mark = Self::mark(&mut self.marks);
-                effects.extend(
-                    self.elector
-                        .swap_register(now, mark, |register| register.phase = Phase::Active),
-                );
+                let (mark, lease) = (Self::mark(&mut self.marks), self.settings.lease);
+                effects.extend(self.elector.swap_register(now, mark, |register| {
+                    register.phase = Phase::Active;
+                    // The leases of those before have run out: they need not be known any more.
+                    register.lease = lease;
+                }));
             }
             _ => {}
         }

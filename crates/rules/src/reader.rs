@@ -5,11 +5,11 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::chain::{Found, Verdict, judge};
+use crate::chain::{Found, Verdict, agreed, judge};
 use crate::node::Node;
 use crate::primary::Tenure;
 use crate::record::Record;
-use crate::revision::Revision;
+use crate::revision::{Epoch, Revision};
 use crate::settings::Moment;
 use crate::step::Effect;
 
@@ -22,7 +22,7 @@ impl Node {
         let settled = self.log.appended == self.log.last && self.cutting == 0;
         if wants && idle && settled && now >= self.slot_read_at {
             self.slot_reading = true;
-            self.slot_beside = (self.log.last, self.cuts);
+            self.slot_beside = (self.log.last, self.cuts, self.tenure.epoch());
             effects.push(Effect::ReadSlot {
                 slot: self.log.tail_slot(),
                 // A Primary that does not welcome us may have compacted what our log ends with.
@@ -40,8 +40,10 @@ impl Node {
     ) {
         self.slot_reading = false;
         let expected = matches!(self.tenure, Tenure::None | Tenure::Reading(_));
-        // What was read was compared with the log as it was: one that moved on asks again.
-        let moved = self.slot_beside != (self.log.last, self.cuts);
+        // What was read was compared with the log as it was: one that moved on asks again. So does a tenure: a slot
+        // that was empty before it was named may have been filled since, and cleaned up.
+        let beside = (self.log.last, self.cuts, self.tenure.epoch());
+        let moved = self.slot_beside != beside || self.trouble().is_some();
         if !expected || moved || self.hears(now).is_some() || slot != self.log.tail_slot() {
             return;
         }
@@ -98,11 +100,13 @@ impl Node {
         self.disk = Err(reason);
     }
 
+    /// The disk works again. Whether what was asked of it last came to pass, a cut above all, only its epoch table
+    /// tells: what both logs hold stays.
     pub(crate) fn disk_back(
         &mut self,
         now: Moment,
-        last: Revision,
-        durable: Revision,
+        (last, durable): (Revision, Revision),
+        epochs: &[(Epoch, Revision)],
         effects: &mut Vec<Effect>,
     ) {
         if self.disk.is_ok() {
@@ -111,13 +115,14 @@ impl Node {
         self.disk = Ok(());
         self.caught_up = false;
         self.slot_read_at = now;
-        if last < self.log.committed {
+        let kept = agreed(&self.log.epochs, self.log.last, epochs, last);
+        if kept < self.log.committed {
             return self.damage(
-                format!("the disk came back with records up to {last} only, below a committed one"),
+                format!("the disk came back with records up to {kept} only, below a committed one"),
                 effects,
             );
         }
-        self.cut(last, effects);
+        self.cut(kept, effects);
         self.log.appended = self.log.last;
         // What was uploaded but not appended is read from the chain again.
         self.log.durable = durable;

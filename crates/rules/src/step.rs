@@ -43,6 +43,8 @@ pub enum Input {
         last: Revision,
         /// The end of a Chunk, at most `last`.
         durable: Revision,
+        /// The epoch table on disk: what was asked of it last may have come to pass, or not.
+        epochs: Vec<(Epoch, Revision)>,
     },
     /// An object of the chain is damaged. Names it.
     ChainDamaged(String),

@@ -68,11 +68,14 @@ impl Driver {
         self.step(Input::DiskBack {
             last: meta.last,
             durable: meta.durable,
+            epochs: meta.epochs,
         });
         self.unsent.clear();
         self.window.recount();
+        // The disk may still hold more, which the rules have just cut.
+        let last = self.node.log().last;
         let unsent = &mut self.unsent;
-        let read = self.store.scan(meta.durable, meta.last, &mut |encoded| {
+        let read = self.store.scan(meta.durable, last, &mut |encoded| {
             unsent.push_back(encoded);
             ControlFlow::Continue(())
         });

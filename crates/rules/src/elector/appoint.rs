@@ -118,7 +118,7 @@ impl Elector {
             phase: Phase::Claimed,
             voters: before.map_or_else(Vec::new, |register| register.voters.clone()),
             quorum: before.map_or(self.settings.quorum, |register| register.quorum),
-            lease: self.settings.lease,
+            lease: before.map_or(self.settings.lease, |register| register.lease),
         };
         let expected = self.register.as_ref().map(|held| held.version.clone());
         self.appointing = Some(Appointing {

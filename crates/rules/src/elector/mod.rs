@@ -127,11 +127,14 @@ impl Elector {
         }
     }
 
-    /// Whether this Node may act as Elector at `now`.
+    /// Whether this Node may act as Elector at `now`. Once it has begun to give up the lock somebody else may
+    /// hold it, whatever this Node knows of that.
     #[must_use]
     pub fn is_acting(&self, now: Moment) -> bool {
         let limit = self.settings.elector_timeout - self.settings.margin;
-        !self.resigning && self.renewed.is_some_and(|renewed| now < renewed + limit)
+        let swap = self.lock_swap.as_ref();
+        let gives_up = self.resigning || swap.is_some_and(|swap| swap.document.elector.is_none());
+        !gives_up && self.renewed.is_some_and(|renewed| now < renewed + limit)
     }
 
     /// The lock as last seen.
