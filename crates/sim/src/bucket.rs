@@ -1,4 +1,4 @@
-//! The bucket in the weather: compare-and-swap documents and create-only Chunks, strongly consistent.
+//! The bucket in the weather: compare-and-swap documents, create-only Chunks and Snapshots, strongly consistent.
 //!
 //! What is slow or lost is the request or the answer, never the order of what took effect. A write without
 //! an answer may land much later, or never.
@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rules::record::Record;
+use rules::record::{Kind, Record};
 use rules::register::{Held, Lock, Register, Swapped, Version};
 use rules::revision::Revision;
 
@@ -45,6 +45,12 @@ impl<T: Document> Cell<T> {
         self.0.clone()
     }
 
+    /// The document, if there is one.
+    #[must_use]
+    pub fn document(&self) -> Option<&T> {
+        self.0.as_ref().map(|held| &held.document)
+    }
+
     /// A swap takes effect, if its condition holds. The version is the content's mark, as an etag may be.
     pub fn apply(&mut self, expected: Option<&Version>, document: &T) -> bool {
         let holds = self.0.as_ref().map(|held| &held.version) == expected;
@@ -81,28 +87,42 @@ pub struct SimBucket {
     /// `leader/primary.json`.
     pub register: Cell<Register>,
     /// `chunks/`, by first Revision.
-    pub chunks: BTreeMap<Revision, Vec<Record>>,
+    pub chunks: BTreeMap<Revision, Arc<Vec<Record>>>,
+    /// `snapshots/`, by last Revision. Whole logs: what is superseded is not left out here.
+    pub snapshots: BTreeMap<Revision, Arc<Vec<Record>>>,
+}
+
+/// Whether a Chunk holds an epoch Record, as every fence does.
+#[must_use]
+pub fn holds_epoch(records: &[Record]) -> bool {
+    records.iter().any(|record| record.kind == Kind::Epoch)
 }
 
 impl SimBucket {
     /// A create-only put takes effect. Whether it won.
-    pub fn put_chunk(&mut self, first: Revision, records: &[Record]) -> bool {
+    pub fn put_chunk(&mut self, first: Revision, records: &Arc<Vec<Record>>) -> bool {
         if self.chunks.contains_key(&first) {
             return false;
         }
-        self.chunks.insert(first, records.to_vec());
+        self.chunks.insert(first, Arc::clone(records));
         true
     }
 
-    /// The Records of the chain, from 1 to its end.
+    /// The older of the two newest Snapshots: a start falls back to it.
     #[must_use]
-    pub fn chain(&self) -> Vec<&Record> {
-        let mut records = Vec::new();
-        let mut slot = Revision(1);
-        while let Some(chunk) = self.chunks.get(&slot) {
-            records.extend(chunk);
-            slot = chunk.last().map_or(slot, |record| record.revision).next();
-        }
-        records
+    pub fn older_snapshot(&self) -> Option<Revision> {
+        self.snapshots.keys().rev().nth(1).copied()
+    }
+
+    /// Whether the Chunk in `slot` may be a fence that landed late, where its slot had been cleaned up.
+    #[must_use]
+    pub fn may_be_late(&self, slot: Revision, records: &[Record]) -> bool {
+        holds_epoch(records) && self.older_snapshot().is_some_and(|older| older >= slot)
+    }
+
+    /// Whether there is a Chunk beyond `slot`.
+    #[must_use]
+    pub fn goes_on_beyond(&self, slot: Revision) -> bool {
+        self.chunks.range(slot.next()..).next().is_some()
     }
 }

@@ -25,14 +25,36 @@ impl Random {
         low + self.word() % (high - low + 1)
     }
 
+    /// One of `choices`, each as likely.
+    pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+
+    /// A place in a list of `count`.
+    pub fn below(&mut self, count: usize) -> usize {
+        (self.word() % count as u64) as usize
+    }
+
     /// True `percent` times in a hundred.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.word() % 100 < percent
     }
 
+    /// True `thousandth` times in a thousand.
+    pub fn rarely(&mut self, thousandth: u64) -> bool {
+        self.word() % 1000 < thousandth
+    }
+
     /// A length of time that is mostly short and sometimes very long: `low` to `high`, skewed to `low`.
     pub fn delay(&mut self, low: u64, high: u64) -> u64 {
         let spread = self.between(0, 1000);
-        low + (high - low) * spread * spread * spread / 1_000_000_000
+        low + (high.max(low) - low) * spread * spread * spread / 1_000_000_000
+    }
+
+    /// A length of time of any magnitude between `low` and `high`: as likely seconds as minutes or hours.
+    pub fn magnitude(&mut self, low: u64, high: u64) -> u64 {
+        let doublings = (high / low.max(1)).max(1).ilog2();
+        let doubled = low << self.between(0, u64::from(doublings));
+        self.between(doubled, (2 * doubled).min(high).max(doubled))
     }
 }

@@ -1,15 +1,19 @@
 //! A few seeds on each change; every seed that ever failed stays, with its story.
 
-use sim::world::story;
+use sim::story::story;
+use sim::world::Telling;
+
+/// Seeds that failed once; `what_failed_once_passes` tells their stories.
+const FAILED: [u64; 1] = [322];
 
 #[test]
 fn a_hundred_storms_of_one_to_five_nodes_break_no_claim() {
     let (mut steps, mut acknowledged, mut floors) = (0, 0, 0);
     for seed in 0..100 {
-        let world = story(seed, false);
+        let world = story(seed, Telling::Silent);
         steps += world.steps();
         acknowledged += world.checks().acknowledged();
-        floors += world.checks().floors();
+        floors += world.checks().floors.count();
     }
     println!("{steps} steps, {acknowledged} acknowledged writes, {floors} floors");
     assert!(floors > 1_000, "the storms compacted too little: {floors}");
@@ -19,8 +23,25 @@ fn a_hundred_storms_of_one_to_five_nodes_break_no_claim() {
     );
 }
 
+/// What a seed means changes with the weather; that it passes does not.
+///
+/// * 322: a rolling change went on when the storm was over, and a Node that was to answer reads was told to stop. The
+///   fault was the story's.
+#[test]
+fn what_failed_once_passes() {
+    for seed in FAILED {
+        assert!(story(seed, Telling::Silent).steps() > 1_000);
+    }
+}
+
 #[test]
 fn the_same_seed_tells_the_same_story() {
-    assert_eq!(story(7, false).trace(), story(7, false).trace());
-    assert_ne!(story(7, false).trace(), story(8, false).trace());
+    assert_eq!(
+        story(7, Telling::Traced).trace(),
+        story(7, Telling::Traced).trace()
+    );
+    assert_ne!(
+        story(7, Telling::Silent).trace(),
+        story(8, Telling::Silent).trace()
+    );
 }
