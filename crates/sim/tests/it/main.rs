@@ -1,4 +1,5 @@
 //! All integration tests of `sim`, in one binary.
 
 mod explore;
+mod scenarios;
 mod smoke;
