@@ -1,5 +1,6 @@
 //! All integration tests of `sim`, in one binary.
 
 mod explore;
+mod hazards;
 mod scenarios;
 mod smoke;
