@@ -167,15 +167,19 @@ when_degraded = "refuse"
         for node in self.nodes:
             node.lose_disk()
 
-    def keys(self):
-        keys, token = [], ""
+    def listed(self, tag):
+        """What a list of the bucket says of each object: its Key, or its Size."""
+        said, token = [], ""
         while token is not None:
             query = f"?list-type=2&prefix={PREFIX}/" + (f"&continuation-token={token}" if token else "")
             page = self.ask("GET", query).decode()
-            keys += re.findall(r"<Key>([^<]+)</Key>", page)
+            said += re.findall(rf"<{tag}>([^<]+)</{tag}>", page)
             more = re.search(r"<NextContinuationToken>([^<]+)</NextContinuationToken>", page)
             token = more[1] if more else None
-        return keys
+        return said
+
+    def keys(self):
+        return self.listed("Key")
 
     def size(self):
-        return 0, sum(tree_size(node.disk) for node in self.nodes)
+        return sum(map(int, self.listed("Size"))), sum(tree_size(node.disk) for node in self.nodes)
