@@ -11,6 +11,7 @@ pub mod exit;
 pub mod fuzzing;
 pub mod greeting;
 pub mod http;
+pub mod log;
 pub mod peer;
 pub mod report;
 mod run;

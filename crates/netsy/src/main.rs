@@ -15,7 +15,7 @@ use netsy::admin::dev::{Cluster, address, live_no_longer_than_the_parent, run as
 use netsy::admin::{certs, force_elect, status};
 use netsy::config::{Config, Draft, LogFormat, Mistakes};
 use netsy::exit::RunError;
-use netsy::telemetry;
+use netsy::log;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +63,9 @@ fn run_dev(dev: &Dev) -> Result<(), RunError> {
     if dev.under_parent {
         live_no_longer_than_the_parent();
     }
+    if dev.nodes.is_none() {
+        refuse_a_cluster(&dir)?;
+    }
     let number = dev.node.or(dev.nodes.filter(|nodes| *nodes == 1));
     let mut listen = dev.listen.clone();
     if let (Some(nodes), Ok(first)) = (dev.nodes, listen.parse()) {
@@ -88,6 +91,18 @@ fn run_dev(dev: &Dev) -> Result<(), RunError> {
         RunError::setup(attempted, error, "choose another `--dir`")
     })?;
     run(config)
+}
+
+/// One Node of a cluster, alone and without a peer port, would wait for the others for ever.
+fn refuse_a_cluster(dir: &Path) -> Result<(), RunError> {
+    let disk = |number: &u16| dir.join(format!("node-{number}")).exists();
+    let Some(nodes) = (2..=9).rev().find(disk) else {
+        return Ok(());
+    };
+    let attempted = format!("start one node in `{}`", dir.display());
+    let why = format!("a cluster of {nodes} nodes keeps its disks there");
+    let remedy = format!("start it with `--nodes {nodes}`, or choose another `--dir`");
+    Err(RunError::setup(attempted, why, remedy))
 }
 
 fn run_serve(serve: &Serve) -> Result<(), RunError> {
@@ -354,7 +369,8 @@ fn start_log(config: &Config) -> Result<(), RunError> {
         .find(|(name, value)| name == "NETSY_LOG" && !value.is_empty());
     let directives = directives.map(|(_, value)| value);
     let terminal = std::io::stderr().is_terminal();
-    telemetry::start_log(
+    log::start(
+        (&config.node_id, config.is_one_of_many),
         config.log.format,
         &config.log.level,
         directives.as_deref(),

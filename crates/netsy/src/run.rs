@@ -14,7 +14,7 @@ use rules::settings::Settings;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::bucket::{self, Bucket};
 use crate::config::{Config, WhenDegraded};
@@ -374,14 +374,22 @@ fn settings(config: &Config) -> Settings {
 
 fn end(ended: Option<Ended>, grace: Duration) -> Result<(), RunError> {
     match ended {
-        Some(Ended::Closed) => {
+        Some(Ended::Closed(0)) => {
             info!("every acknowledged write is in the bucket; closed");
+            Ok(())
+        }
+        Some(Ended::Closed(records)) => {
+            warn!(
+                records,
+                "closed; the bucket is not known to hold the newest records of this disk: keep it until a primary has \
+                 brought them there"
+            );
             Ok(())
         }
         Some(Ended::Abandoned) => Err(RunError::failed(
             "make every write durable before the end",
             format!("it took longer than {}", humantime::format_duration(grace)),
-            "acknowledged writes are safe; the next start goes on from the bucket",
+            "keep the disk: the next start goes on from there and from the bucket",
         )),
         Some(Ended::Refused(why)) => Err(RunError::failed("run this node", why, "see the log")),
         // The driver panicked: a fault of ours. Die, and come back by the ordinary cold start.

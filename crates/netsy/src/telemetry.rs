@@ -1,4 +1,4 @@
-//! Telemetry: what a Node counts and measures, by the names that dashboards know, and how its log is written.
+//! Telemetry: what a Node counts and measures, by the names that dashboards know.
 //!
 //! Every metric is a field of [`Metrics`] and is named in [`Metrics::new`], except what the etcd door counts by
 //! itself and adds there. Names are the ancestor's where they mean the same. Gauges that mirror the Standing are
@@ -15,9 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
-use tracing_subscriber::EnvFilter;
 
-use crate::config::LogFormat;
 use crate::standing::{Board, HealthState, PrimaryState};
 
 /// What the registry answers with, as a `Content-Type`.
@@ -328,44 +326,4 @@ pub fn primary_word(state: PrimaryState) -> &'static str {
         PrimaryState::Active => "active",
         PrimaryState::Draining => "draining",
     }
-}
-
-/// Starts the log on standard error. `directives` (the variable `NETSY_LOG`) wins over `level`; `terminal` says
-/// whether standard error is one.
-///
-/// # Errors
-/// What is wrong with `directives`. Must be called once per process.
-pub fn start_log(
-    format: LogFormat,
-    level: &str,
-    directives: Option<&str>,
-    terminal: bool,
-) -> Result<(), String> {
-    let text = match directives {
-        Some(directives) => directives.to_owned(),
-        // What libraries say below a warning is for their authors.
-        None => format!("warn,netsy={level},rules={level}"),
-    };
-    let filter = EnvFilter::builder()
-        .parse(&text)
-        .map_err(|error| error.to_string())?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let human = match format {
-        LogFormat::Auto => terminal,
-        LogFormat::Human => true,
-        LogFormat::Json => false,
-    };
-    let started = if human {
-        builder.with_target(false).with_ansi(terminal).try_init()
-    } else {
-        builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .try_init()
-    };
-    started.map_err(|error| error.to_string())
 }

@@ -31,8 +31,9 @@ impl Node {
         }
     }
 
+    /// Whether this Node could be Primary as things are. Whoever does not reach the bucket cannot open an epoch.
     pub(crate) fn is_eligible(&self) -> bool {
-        self.trouble().is_none() && !self.closing
+        self.trouble().is_none() && !self.closing && self.bucket_answers
     }
 
     fn up(&self, now: Moment) -> u64 {

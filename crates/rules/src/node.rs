@@ -82,6 +82,8 @@ pub struct Node {
     unsent_since: Option<Moment>,
     pub(crate) doubts: Doubts,
     pub(crate) ripening: Ripening,
+    /// Whether the bucket answered when it was last asked.
+    pub(crate) bucket_answers: bool,
 }
 
 impl Node {
@@ -140,6 +142,7 @@ impl Node {
             unsent_since: None,
             doubts: Doubts::default(),
             ripening: Ripening::default(),
+            bucket_answers: true,
         }
     }
 
@@ -269,6 +272,7 @@ impl Node {
         self.started_at.get_or_insert(now);
         let before = self.tenure;
         let moves_data = input.moves_data();
+        self.bucket_answers = input.is_answered().unwrap_or(self.bucket_answers);
         match input {
             Input::Tick => {}
             Input::Received(from, message) => self.received(now, from, message, &mut effects),

@@ -68,6 +68,18 @@ impl Input {
             _ => false,
         }
     }
+
+    /// Whether the bucket answered what it was asked, if that is what came back.
+    pub(crate) fn is_answered(&self) -> Option<bool> {
+        match self {
+            Input::LockRead(read) => Some(read.is_ok()),
+            Input::RegisterRead(read) => Some(read.is_ok()),
+            Input::LockSwapped(swapped) => Some(*swapped != Swapped::Unknown),
+            Input::RegisterSwapped(swapped) => Some(*swapped != Swapped::Unknown),
+            Input::SlotRead(_, Ok(_)) | Input::Uploaded(..) | Input::SlotTaken(_) => Some(true),
+            _ => None,
+        }
+    }
 }
 
 /// Something to make true.

@@ -29,12 +29,15 @@ impl Node {
         self.change.is_some()
     }
 
-    /// Begins a change of voters when one is wanted, and moves on the one under way.
+    /// Begins a change of voters when one is wanted, and moves on the one under way. While the bucket does not answer
+    /// none is begun, and one that was not sent is dropped: writes would wait for the bucket, and need not.
     pub(crate) fn tend_voters(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         if !matches!(self.tenure, Tenure::Active(_)) || self.closing {
             return;
         }
-        if self.change.is_none()
+        if !self.bucket_answers {
+            self.change.take_if(|change| !change.swapping);
+        } else if self.change.is_none()
             && let Some(voters) = self.wanted_voters(now)
         {
             self.change = Some(Change {

@@ -164,7 +164,10 @@ fn situation(register: &Register, lock: Option<&Lock>, renewed: bool, end: &End)
         None => String::new(),
     };
     format!(
-        "\nthe register: epoch {}, {primary}; voters {}: an election needs the promises of {} of these disks\n\
+        "\nneither the register nor the chain changed meanwhile: no Primary writes. One that nobody writes to looks the\n\
+         same from here: see that `netsy status --cluster` shows none\n\
+         \n\
+         the register: epoch {}, {primary}; voters {}: an election needs the promises of {} of these disks\n\
          the elector lock: {elector}\n\
          the chain in the bucket ends at Revision {}{written}\n\
          \n\

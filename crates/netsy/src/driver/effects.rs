@@ -26,6 +26,7 @@ use super::restore::{is_damage, may_be_late};
 use super::{Answer, Driver, Ended, Event};
 use crate::bucket::{Bucket, Document, Slot, Swapped as Settled, Versioned};
 use crate::datafile::{Encoded, chunk, record};
+use crate::log::Seldom;
 use crate::standing::{Outcome, now};
 use crate::store::Store;
 use rules::refusal::Refusal;
@@ -34,6 +35,10 @@ use rules::refusal::Refusal;
 const SETTLE_AGAIN: Duration = Duration::from_millis(100);
 /// The longest of those waits.
 const SETTLE_AGAIN_MAX: Duration = Duration::from_secs(2);
+
+/// While the bucket is away every read fails, and no write has an outcome.
+static UNREAD: Seldom = Seldom::new();
+static UNKNOWN: Seldom = Seldom::new();
 
 impl Driver {
     pub(super) fn perform(&mut self, effect: Effect) {
@@ -88,7 +93,10 @@ impl Driver {
                 );
             }
             Effect::Refuse(reason) => self.ended = Some(Ended::Refused(reason)),
-            Effect::Closed => self.ended = Some(Ended::Closed),
+            Effect::Closed => {
+                let log = self.node.log();
+                self.ended = Some(Ended::Closed(log.last.since(log.durable)));
+            }
         }
     }
 
@@ -218,7 +226,9 @@ impl Driver {
                     }
                 },
                 Err(failure) => {
-                    warn!(%failure, "could not read a document; trying again");
+                    if let Some(unsaid) = UNREAD.say() {
+                        warn!(%failure, unsaid, "could not read a document; trying again");
+                    }
                     input(Err(()))
                 }
             }
@@ -259,7 +269,9 @@ impl Driver {
                     }
                 }
                 Settled::Unknown(why) => {
-                    warn!(%why, "the outcome of a write is not known yet; sending it again");
+                    if let Some(unsaid) = UNKNOWN.say() {
+                        warn!(%why, unsaid, "the outcome of a write is not known yet; sending it again");
+                    }
                     input(Swapped::Unknown)
                 }
             }
@@ -289,7 +301,9 @@ impl Driver {
                 Ok(None) => Input::SlotRead(slot, Ok(None)),
                 Err(failure) if is_damage(&failure) => Input::ChainDamaged(failure.to_string()),
                 Err(failure) => {
-                    warn!(%failure, "could not read the tail slot; trying again");
+                    if let Some(unsaid) = UNREAD.say() {
+                        warn!(%failure, unsaid, "could not read the tail slot; trying again");
+                    }
                     Input::SlotRead(slot, Err(()))
                 }
             }
@@ -432,7 +446,9 @@ async fn settle(
             }
             Slot::Damaged(damaged) => return Input::ChainDamaged(damaged.to_string()),
             Slot::Unknown(why) => {
-                warn!(slot = first.0, %why, "the fate of a chunk is not known yet; sending it again");
+                if let Some(unsaid) = UNKNOWN.say() {
+                    warn!(slot = first.0, %why, unsaid, "the fate of a chunk is not known yet; sending it again");
+                }
             }
         }
         tokio::time::sleep(pause).await;

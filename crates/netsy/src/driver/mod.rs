@@ -123,8 +123,9 @@ pub struct Parts {
 /// Why the loop ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// Everything acknowledged is in the bucket and the documents are closed.
-    Closed,
+    /// The documents are closed. So many Records of this disk are not known to be in the bucket: none of a Primary's,
+    /// and of a Replica's those that its Primary had not brought there yet.
+    Closed(u64),
     /// It was time to leave before everything could be closed.
     Abandoned,
     /// This process must not run.

@@ -45,6 +45,8 @@ pub struct Elector {
     /// Whether `register` is what the store held when we last looked (`None` then means: absent).
     register_known: bool,
     register_reading: bool,
+    /// Whether a swap was settled since the read that is on its way was asked.
+    register_read_is_old: bool,
     register_read_at: Moment,
     register_swap: Option<Pending<Register>>,
     /// Whether we wait for voters, and somebody may have changed the register meanwhile: an operator who gives
@@ -112,6 +114,7 @@ impl Elector {
             register: None,
             register_known: false,
             register_reading: false,
+            register_read_is_old: false,
             register_read_at: 0,
             register_swap: None,
             doubts_register: false,
@@ -289,9 +292,12 @@ impl Elector {
 
 impl Elector {
     /// The store answered what the register is.
+    ///
+    /// It is not heeded while a swap is on its way, or if one was settled since it was asked: that is the newer word.
     pub fn register_read(&mut self, found: Option<Held<Register>>) {
         self.register_reading = false;
-        if self.register_swap.is_none() {
+        let is_old = core::mem::take(&mut self.register_read_is_old);
+        if self.register_swap.is_none() && !is_old {
             self.pushes |= self.register.as_ref().map(|held| &held.version)
                 != found.as_ref().map(|held| &held.version);
             self.register = found;
@@ -302,6 +308,7 @@ impl Elector {
     /// A read of the register brought no answer.
     pub fn register_unread(&mut self, now: Moment) {
         self.register_reading = false;
+        self.register_read_is_old = false;
         self.register_read_at = now + self.settings.retry;
     }
 
@@ -312,6 +319,7 @@ impl Elector {
         outcome: Swapped<Register>,
     ) -> Option<Register> {
         let mut pending = self.register_swap.take()?;
+        self.register_read_is_old = self.register_reading;
         match outcome {
             Swapped::Won(version) => {
                 let document = pending.document.clone();
@@ -503,6 +511,25 @@ mod tests {
         elector.settings.forget_after = after;
         elector.renewed = None;
         assert!(!may(&elector, "gone", after + 7), "by the Elector alone");
+    }
+
+    #[test]
+    fn a_read_that_was_asked_before_a_swap_was_settled_says_nothing() {
+        let mut elector = elector();
+        let before = elector.register.clone();
+        let silent = elector.settings.primary_timeout;
+        let asks = |effects: Vec<Effect>| effects.contains(&Effect::ReadRegister);
+        assert!(asks(tick(&mut elector, silent + 5_000)));
+        elector.swap_register(silent, "s".to_string(), |register| register.voters.clear());
+        elector.register_swapped(silent, Swapped::Won(Version("swapped".into())));
+        elector.register_read(before.clone());
+        let known = |elector: &Elector| elector.register().map(|register| register.seq);
+        assert_eq!(known(&elector), Some(2));
+        // What is asked from now on counts, whatever it is.
+        elector.register_known = false;
+        assert!(asks(tick(&mut elector, 2 * silent + 10_000)));
+        elector.register_read(before);
+        assert_eq!(known(&elector), Some(1));
     }
 
     #[test]

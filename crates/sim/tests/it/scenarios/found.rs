@@ -181,3 +181,63 @@ fn a_cut_that_came_to_pass_is_not_asked_for_again() {
     assert!(scene.complaints().is_empty(), "{:?}", scene.complaints());
     scene.ends_well();
 }
+
+/// The Primary dies. Two Nodes hold the same; the one that started last does not reach the bucket.
+fn one_of_two_equals_does_not_reach_the_bucket(cluster: Cluster) {
+    let mut scene = Scene::with_elector(cluster);
+    scene.write_and_wait(P);
+    scene.run(3_000);
+    scene.cut_bucket(A);
+    scene.run(3_000);
+    scene.lose(P);
+    scene.run(30_000);
+    assert!(scene.is_active(B), "{:?}", scene.register());
+}
+
+#[test]
+fn of_equals_one_that_reaches_the_bucket_is_named() {
+    one_of_two_equals_does_not_reach_the_bucket(Cluster::quiet(3));
+}
+
+#[test]
+fn without_voters_one_that_reaches_the_bucket_is_named() {
+    one_of_two_equals_does_not_reach_the_bucket(on_the_bucket(3));
+}
+
+/// The bucket is away, and the Primary commits by its voters; for a while `silence` parts them.
+fn a_silence_while_the_bucket_is_away(silence: impl FnOnce(&mut Scene)) {
+    let mut scene = Scene::running(Cluster::quiet(3));
+    scene.write_and_wait(P);
+    scene.run(5_000);
+    for index in [P, A, B] {
+        scene.cut_bucket(index);
+    }
+    scene.run(10_000);
+    scene.write_and_wait(P);
+    silence(&mut scene);
+    scene.run(10_000);
+    scene.write_and_wait(P);
+}
+
+#[test]
+fn no_voter_is_given_up_after_a_pause_while_the_bucket_is_away() {
+    a_silence_while_the_bucket_is_away(|scene| {
+        scene.pause(P);
+        scene.run(3_000);
+        scene.wake(P);
+    });
+}
+
+#[test]
+fn no_voter_is_given_up_after_a_partition_while_the_bucket_is_away() {
+    a_silence_while_the_bucket_is_away(|scene| {
+        for index in [A, B] {
+            scene.part(P, index);
+        }
+        scene.run(2_600);
+        for index in [A, B] {
+            scene.heal(P, index);
+            scene.heal(index, P);
+        }
+    });
+}
