@@ -50,7 +50,7 @@ impl Place {
     pub(crate) fn new() -> Place {
         if let Ok(directives) = std::env::var("NETSY_LOG") {
             // Whoever is first starts it for all.
-            let _ = netsy::telemetry::start_log(LogFormat::Human, "", Some(&directives), false);
+            let _ = netsy::log::start(("", false), LogFormat::Human, "", Some(&directives), false);
         }
         Place {
             store: Arc::new(InMemory::new()),
