@@ -274,6 +274,8 @@ async fn serve(
     parts.peers = port.and_then(|port| port.hand_over(parts.node.me(), handle.clone()));
     let mut limits = api::Limits::default();
     limits.watch.progress_every = config.watch.progress_interval.max(PROGRESS_MIN);
+    // As long as it takes in the worst case until there is another Primary: whoever waits for one then need not be told.
+    limits.watch.leaderless_for = config.elector.timeout + 2 * config.elector.primary_timeout;
     limits.quota = config.storage.quota.unwrap_or(0);
     limits.leases_expire = config.leases.expire;
     limits.request_bytes = usize::try_from(config.limits.request_bytes).unwrap_or(usize::MAX);

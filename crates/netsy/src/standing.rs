@@ -4,6 +4,7 @@
 //! Txns and reads that need the Primary's word go to the driver as [`Request`]s. A request that is dropped
 //! unanswered was ambiguous: it answers `leader changed`.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use rules::refusal::Refusal;
 use rules::revision::{Epoch, Revision};
 use rules::txn::{Decision, Txn};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::view::View;
@@ -218,6 +219,7 @@ pub struct Unflushed {
 #[derive(Debug)]
 pub struct Board {
     standing: ArcSwap<Standing>,
+    changed: Notify,
     figures: ArcSwap<Figures>,
     /// Until when (milliseconds of [`now`]) the read lease runs.
     lease_until: AtomicU64,
@@ -241,6 +243,7 @@ impl Board {
     pub fn new(standing: Standing) -> Arc<Board> {
         Arc::new(Board {
             standing: ArcSwap::from_pointee(standing),
+            changed: Notify::new(),
             figures: ArcSwap::default(),
             lease_until: AtomicU64::new(0),
             doubt_from: AtomicU64::new(u64::MAX),
@@ -258,6 +261,19 @@ impl Board {
     /// Replaces the Standing.
     pub fn set_standing(&self, standing: Standing) {
         self.standing.store(Arc::new(standing));
+        self.changed.notify_waiters();
+    }
+
+    /// Returns when a Primary is known: at once if one is.
+    pub async fn has_leader(&self) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.standing().leader != 0 {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// How far the log is.

@@ -1,10 +1,11 @@
 //! What holds for every RPC, whatever its service.
 //!
-//! A closing Node takes nothing new; `hasleader` needs a Primary; a panic answers Internal and ends only
+//! A closing Node takes nothing new; `hasleader` waits for a Primary, and needs one; a panic answers Internal and ends only
 //! its own request; every request is counted. Where tonic's words differ from etcd's (a message too
 //! large, an unknown method), they are put into etcd's.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -15,6 +16,7 @@ use futures::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 use rules::refusal::Refusal;
+use tokio::time::timeout;
 use tonic::{Code, Status};
 use tracing::error;
 
@@ -27,24 +29,31 @@ use crate::standing::Handle;
 pub(super) struct Guard {
     pub(super) handle: Handle,
     pub(super) metrics: Metrics,
+    /// How long a request that asks for a Primary (`hasleader`) waits for one.
+    pub(super) patience: Duration,
 }
 
 impl Guard {
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    async fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let closing = || Refusal::Unavailable("the node is closing".into());
         if self.handle.closing.is_cancelled() {
-            return Err(Refusal::Unavailable("the node is closing".into()));
+            return Err(closing());
         }
         let wants_leader = headers
             .get("hasleader")
             .is_some_and(|value| value == "true");
-        let standing = self.handle.board.standing();
-        if wants_leader && standing.leader == 0 {
-            // Clients come back for a watch that ends with `no leader` at once, kube-apiserver thousands of
-            // times a second; for any other refusal they wait a little.
-            standing.loaded()?;
-            return Err(Refusal::NoLeader);
+        if !wants_leader {
+            return Ok(());
         }
-        Ok(())
+        // Clients come back for a watch that is refused with `no leader` at once, kube-apiserver thousands of times a
+        // second; for any other refusal they wait a little.
+        self.handle.board.standing().loaded()?;
+        let leader = self.handle.board.has_leader();
+        let leader = self.handle.closing.run_until_cancelled(leader);
+        match timeout(self.patience, leader).await {
+            Ok(known) => known.ok_or_else(closing),
+            Err(_) => Err(Refusal::NoLeader),
+        }
     }
 }
 
@@ -52,7 +61,7 @@ impl Guard {
 pub(super) async fn pass(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let call = guard.metrics.begin(&path);
-    if let Err(refusal) = guard.admit(request.headers()) {
+    if let Err(refusal) = guard.admit(request.headers()).await {
         return refuse(call, &status::of(&refusal));
     }
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {

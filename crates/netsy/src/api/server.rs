@@ -111,6 +111,7 @@ fn router(door: Door, metrics: Metrics) -> Router {
     let guard = Guard {
         handle: door.handle.clone(),
         metrics,
+        patience: door.limits.watch.leaderless_for,
     };
     let plain = Router::new()
         .route("/version", get(version))

@@ -309,7 +309,9 @@ async fn a_loading_node_shows_nothing() {
 
 #[tokio::test]
 async fn whoever_insists_on_a_leader_is_refused_without_one() {
-    let node = Node::start().await;
+    let mut limits = Limits::default();
+    limits.watch.leaderless_for = Duration::from_millis(50);
+    let node = Node::start_with(limits, None).await;
     let mut kv = Kv::to(&node).await.0;
     let insisting = |request: RangeRequest| {
         let mut request = Request::new(request);

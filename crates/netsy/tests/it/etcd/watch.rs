@@ -611,6 +611,26 @@ async fn streams_that_want_a_primary_end_without_one() {
 }
 
 #[tokio::test]
+async fn a_stream_that_comes_between_two_primaries_waits_for_the_next() {
+    let node = impatient(|limits| limits.leaderless_for = PATIENCE).await;
+    let kv = Kv::to(&node).await;
+    node.change(|standing| standing.leader = 0);
+    let comes = Client::try_to(&node, true);
+    tokio::pin!(comes);
+    // It is told nothing as long as there is none.
+    assert!(
+        timeout(Duration::from_millis(200), &mut comes)
+            .await
+            .is_err()
+    );
+    node.change(|standing| standing.leader = MEMBER);
+    let mut client = comes.await.unwrap();
+    client.watch(key("k")).await;
+    let revision = kv.put("k", "v").await;
+    assert_eq!(revisions(&client.next().await), [revision]);
+}
+
+#[tokio::test]
 async fn streams_end_when_the_node_closes_and_do_not_begin_while_it_loads() {
     let node = Node::start().await;
     let mut client = Client::to(&node).await;
