@@ -16,7 +16,8 @@ pub(crate) struct CommandLine {
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
-    /// Run one Node on this machine to try things out: local files as the bucket, no TLS, loopback only.
+    /// Run one Node, or with `--nodes N` a cluster, on this machine to try things out: local files as the bucket,
+    /// no TLS, loopback only.
     Dev(Dev),
     /// Run a Node.
     Serve(Serve),
@@ -66,7 +67,8 @@ pub(crate) struct Dev {
 #[derive(Args)]
 #[command(
     after_help = "Settings come from flags over NETSY_* variables over the file over defaults; \
-                        `netsy serve --help` lists them all."
+                        `netsy serve --help` lists them all, but for two secrets that have no flag: \
+                        NETSY_BUCKET_ACCESS_KEY_ID and NETSY_BUCKET_SECRET_ACCESS_KEY."
 )]
 pub(crate) struct Serve {
     /// The configuration file, netsy.toml [env: NETSY_CONFIG]

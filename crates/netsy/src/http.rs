@@ -273,6 +273,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn metrics_show_what_the_process_uses() {
+        let (_, text) = get(&health(), "/metrics").await;
+        let value = |name: &str| -> f64 {
+            let mut lines = text.lines();
+            let found = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            found.expect("it is a metric").parse().unwrap()
+        };
+        assert!(
+            value("process_resident_memory_bytes") > (1 << 20) as f64,
+            "{text}"
+        );
+        assert!(value("process_open_fds") >= 3.0, "{text}");
+        assert!(value("process_cpu_seconds_total") > 0.0, "{text}");
+        let started = value("process_start_time_seconds");
+        assert_eq!(started, value("netsy_process_start_time_seconds"));
+    }
+
+    #[tokio::test]
     async fn the_page_escapes_what_it_shows() {
         let (status, text) = get(&health(), "/").await;
         assert_eq!(status, 200);

@@ -66,6 +66,13 @@ fn run_dev(dev: &Dev) -> Result<(), RunError> {
     if dev.nodes.is_none() {
         refuse_a_cluster(&dir)?;
     }
+    if let (Some(node), Some(nodes)) = (dev.node, dev.nodes)
+        && node > nodes
+    {
+        let why = format!("`--node {node}` is none of the {nodes} of `--nodes {nodes}`");
+        let remedy = format!("choose one from 1 to {nodes}, or more `--nodes`");
+        return Err(RunError::setup("start `netsy dev`", why, remedy));
+    }
     let number = dev.node.or(dev.nodes.filter(|nodes| *nodes == 1));
     let mut listen = dev.listen.clone();
     if let (Some(nodes), Ok(first)) = (dev.nodes, listen.parse()) {

@@ -55,10 +55,16 @@ impl World {
     /// # Errors
     /// An address that cannot be listened on.
     pub async fn open(config: &Config) -> Result<World, RunError> {
-        let clients = listen(config.client.listen, "client port", "client.listen").await?;
-        let health = listen(config.http.listen, "health port", "http.listen").await?;
+        // In `netsy dev` the peer port follows the client port.
+        let [client, http, peer] = if config.is_dev {
+            ["--listen", "--http", "--listen"]
+        } else {
+            ["client.listen", "http.listen", "peer.listen"]
+        };
+        let clients = listen(config.client.listen, "client port", client).await?;
+        let health = listen(config.http.listen, "health port", http).await?;
         let peers = match config.peer.listen {
-            Some(address) => Some(listen(address, "peer port", "peer.listen").await?),
+            Some(address) => Some(listen(address, "peer port", peer).await?),
             None => None,
         };
         Ok(World {

@@ -105,7 +105,7 @@ impl Standing {
         }
         let reason = self.reason.as_deref();
         Err(Refusal::Unavailable(format!(
-            "node `{}` is loading: {}",
+            "netsy: node `{}` is loading: {}",
             self.node_id,
             reason.unwrap_or("its log is being restored"),
         )))

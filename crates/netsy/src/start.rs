@@ -125,11 +125,18 @@ fn open_store(config: &Config) -> Result<Store, RunError> {
         opened = Store::open(Some(dir), &identity);
     }
     opened.map_err(|failure| {
-        RunError::failed(
-            format!("open the local database in `{}`", dir.display()),
-            failure,
-            "see docs/OPERATING.md; an empty directory is always a safe start",
-        )
+        let remedy = match &failure {
+            // Whoever empties it takes a live Node's disk.
+            store::Failure::InUse { .. } if config.is_dev => {
+                "stop that process, or choose another `--dir`"
+            }
+            store::Failure::InUse { .. } => {
+                "stop that process, or give this Node a `data_dir` of its own"
+            }
+            _ => "see docs/OPERATING.md; an empty directory is always a safe start",
+        };
+        let attempted = format!("open the local database in `{}`", dir.display());
+        RunError::failed(attempted, failure, remedy)
     })
 }
 
@@ -256,11 +263,14 @@ async fn restore(
                 return Ok(None);
             }
             Err(failure) => {
-                return Err(RunError::failed(
-                    format!("restore the log from `{}`", bucket.name()),
-                    failure,
-                    "nothing was changed; see docs/OPERATING.md",
-                ));
+                let remedy = match &failure {
+                    RestoreFailure::Damaged(_) => {
+                        "nothing was changed; see `When something in the bucket is damaged or missing` in docs/OPERATING.md"
+                    }
+                    _ => "nothing was changed; see docs/OPERATING.md",
+                };
+                let attempted = format!("restore the log from `{}`", bucket.name());
+                return Err(RunError::failed(attempted, failure, remedy));
             }
         }
     }

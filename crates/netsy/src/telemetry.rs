@@ -5,7 +5,7 @@
 //! set when somebody scrapes.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -76,6 +76,9 @@ pub struct Metrics {
     unflushed_records: Gauge,
     unflushed_bytes: Gauge,
     unflushed_age: Gauge<f64, AtomicU64>,
+    resident_bytes: Gauge,
+    open_files: Gauge,
+    cpu_seconds: Counter<f64, AtomicU64>,
 
     /// The newest Revision appended, committed or not.
     pub latest_revision: Gauge,
@@ -181,6 +184,7 @@ impl Metrics {
         r.register("netsy", "Version and names; always 1", Info::new(labels));
         let started: Gauge<f64, AtomicU64> = new(r, "netsy_process_start_time_seconds", "When the process started, in seconds since 1970");
         started.set(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()));
+        r.register("process_start_time_seconds", "The same by the name that dashboards know", started);
 
         let mut metrics = Metrics {
             health: new(r, "netsy_state_health", "1 for the Health State the Node is in"),
@@ -215,6 +219,9 @@ impl Metrics {
             expiring_keys: new(r, "netsy_expiring_keys", "Keys that the Primary will delete when their lease has run out (`leases.expire`)"),
             expired_keys: new(r, "netsy_expired_keys_total", "Keys deleted because their lease had run out (`leases.expire`)"),
             tls_reloads: outcomes(r, "netsy_tls_reloads_total", "Changed certificate files by result (ok, failed)"),
+            resident_bytes: new(r, "process_resident_memory_bytes", "Memory in use: the keys, values up to `view.value_budget`, and what is at work"),
+            open_files: new(r, "process_open_fds", "Open files and connections"),
+            cpu_seconds: new(r, "process_cpu_seconds_total", "Seconds of processor time used, of all threads"),
             registry: Registry::default(),
         };
         for result in ["won", "lost", "unknown"] {
@@ -292,7 +299,31 @@ impl Metrics {
         self.unflushed_records.set(signed(unflushed.records));
         self.unflushed_bytes.set(signed(unflushed.bytes));
         self.unflushed_age.set(unflushed.age as f64 / 1_000.0);
+        self.look_at_process();
     }
+
+    /// What Linux says of this process; elsewhere memory and open files stay 0.
+    fn look_at_process(&self) {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        self.resident_bytes.set(signed(resident_bytes(&status)));
+        // The folder itself is open while it is read.
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, |found| found.count());
+        self.open_files.set(signed(open.saturating_sub(1) as u64));
+        let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let seconds = used.tv_sec as f64 + used.tv_nsec as f64 / 1e9;
+        // Two who scrape at once: the later look is never below.
+        self.cpu_seconds
+            .inner()
+            .fetch_max(seconds.to_bits(), Ordering::Relaxed);
+    }
+}
+
+/// The resident set of `/proc/self/status`.
+fn resident_bytes(status: &str) -> u64 {
+    let mut lines = status.lines();
+    let line = lines.find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kib.map_or(0, |kib: u64| kib * 1024)
 }
 
 fn signed(number: u64) -> i64 {

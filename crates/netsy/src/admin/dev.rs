@@ -5,13 +5,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::exit::RunError;
+use crate::exit::{Exit, RunError};
 
 /// How far apart the Nodes' client ports are.
 pub const PORTS_APART: u16 = 10;
@@ -34,6 +34,17 @@ impl Cluster {
     fn more(&self) -> Option<&'static str> {
         self.leases_expire.then_some("--leases-expire")
     }
+
+    /// What starts one of its Nodes again.
+    fn again(&self, index: u16) -> String {
+        format!(
+            "`netsy dev --dir {} --listen {} --nodes {} --node {index}{}`",
+            self.dir.display(),
+            self.listen,
+            self.nodes,
+            self.more().map_or(String::new(), |flag| format!(" {flag}")),
+        )
+    }
 }
 
 /// The address of Node `index` (from 1) when the first one is at `first`; port 0 stays 0.
@@ -54,7 +65,7 @@ pub fn address(first: SocketAddr, index: u16) -> Result<SocketAddr, String> {
 /// Runs the cluster until every Node has ended; `stop` ends them.
 ///
 /// # Errors
-/// A Node that cannot be started.
+/// A Node that cannot be started, or all of them ended by themselves.
 pub async fn run(cluster: &Cluster, stop: CancellationToken) -> Result<(), RunError> {
     let program = std::env::current_exe()
         .map_err(|error| RunError::failed("find this program", error, "start it by its path"))?;
@@ -63,22 +74,38 @@ pub async fn run(cluster: &Cluster, stop: CancellationToken) -> Result<(), RunEr
         let child = start(&program, cluster, index)?;
         running.spawn(watch(index, child, stop.clone()));
     }
+    let mut all_refused = true;
     while let Some(ended) = running.join_next().await {
-        let Ok((index, how)) = ended else { continue };
-        if !stop.is_cancelled() {
+        let Ok((index, ended)) = ended else { continue };
+        let refused = is_refused(&ended);
+        all_refused &= refused;
+        let how = describe(ended);
+        if stop.is_cancelled() {
+            // It was told to.
+        } else if refused {
+            eprintln!("node-{index} ended: {how}; see above for what to correct");
+        } else {
             eprintln!(
-                "node-{index} ended: {how}; `netsy dev --dir {} --listen {} --nodes {} --node {index}{}` \
-                 starts it again",
-                cluster.dir.display(),
-                cluster.listen,
-                cluster.nodes,
-                cluster
-                    .more()
-                    .map_or(String::new(), |flag| format!(" {flag}")),
+                "node-{index} ended: {how}; {} starts it again",
+                cluster.again(index)
             );
         }
     }
-    Ok(())
+    if stop.is_cancelled() {
+        return Ok(());
+    }
+    let (attempted, why) = ("run the cluster", "every node has ended");
+    Err(if all_refused {
+        RunError::setup(attempted, why, "correct what is said above")
+    } else {
+        RunError::failed(attempted, why, "see above for why")
+    })
+}
+
+/// Whether the Node ended with a mistake that somebody has to correct first.
+fn is_refused(ended: &std::io::Result<ExitStatus>) -> bool {
+    let code = ended.as_ref().ok().and_then(ExitStatus::code);
+    code == Some(i32::from(Exit::Setup.code()))
 }
 
 fn start(program: &Path, cluster: &Cluster, index: u16) -> Result<Child, RunError> {
@@ -104,9 +131,13 @@ fn start(program: &Path, cluster: &Cluster, index: u16) -> Result<Child, RunErro
 }
 
 /// Waits for one Node; once told to stop, tells it.
-async fn watch(index: u16, mut child: Child, stop: CancellationToken) -> (u16, String) {
+async fn watch(
+    index: u16,
+    mut child: Child,
+    stop: CancellationToken,
+) -> (u16, std::io::Result<ExitStatus>) {
     tokio::select! {
-        ended = child.wait() => return (index, describe(ended)),
+        ended = child.wait() => return (index, ended),
         () = stop.cancelled() => {}
     }
     let id = child.id().and_then(|id| i32::try_from(id).ok());
@@ -114,10 +145,10 @@ async fn watch(index: u16, mut child: Child, stop: CancellationToken) -> (u16, S
         // It may have ended meanwhile.
         let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
     }
-    (index, describe(child.wait().await))
+    (index, child.wait().await)
 }
 
-fn describe(ended: std::io::Result<std::process::ExitStatus>) -> String {
+fn describe(ended: std::io::Result<ExitStatus>) -> String {
     ended.map_or_else(|error| error.to_string(), |status| status.to_string())
 }
 

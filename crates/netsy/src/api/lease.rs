@@ -71,7 +71,7 @@ fn random() -> Result<u32, Refusal> {
     match filled {
         Ok(_) => Ok(u32::from_ne_bytes(bytes)),
         Err(why) => Err(Refusal::Unavailable(format!(
-            "no random lease id could be made: {why}"
+            "netsy: no random lease id could be made: {why}"
         ))),
     }
 }

@@ -116,7 +116,7 @@ fn op(wire: &RequestOp) -> Op {
 /// As the client would be refused here.
 pub fn passed_on(request: &[u8]) -> Result<Txn, Refusal> {
     let request = TxnRequest::decode(request)
-        .map_err(|why| Refusal::Unavailable(format!("a txn that cannot be read: {why}")))?;
+        .map_err(|why| Refusal::Unavailable(format!("netsy: a txn that cannot be read: {why}")))?;
     let txn = from_wire(&request)?;
     txn.check()?;
     check_sorting(&request)?;
@@ -166,7 +166,7 @@ pub(super) async fn to_wire(
         let answer = answer(door, place, op, outcome).await.map_err(|refusal| {
             outcome.assigned.map_or(refusal.clone(), |revision| {
                 Refusal::Unavailable(format!(
-                    "committed at revision {revision}, but the rest of the answer is lost: {refusal}"
+                    "netsy: committed at revision {revision}, but the rest of the answer is lost: {refusal}"
                 ))
             })
         })?;

@@ -229,7 +229,7 @@ impl Bucket {
     /// Names what was attempted and judges what can be done about `error`.
     fn failure(&self, attempted: &'static str, object: &Path, error: &Error) -> Failure {
         let (object, bucket) = (object.to_string(), self.name.to_string());
-        let why = short(&error.to_string());
+        let why = short(&explained(&error.to_string()));
         match error {
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Failure::Denied {
                 attempted,
@@ -295,6 +295,17 @@ where
     attempt().await
 }
 
+/// A store's error. Where it tells of a machine's own credentials it is said that no others were found: they are
+/// asked for last.
+fn explained(text: &str) -> String {
+    let last = ["//169.254.169.254/", "//metadata.google.internal/"];
+    if last.iter().any(|place| text.contains(place)) {
+        format!("no credentials were found: see docs/OPERATING.md: {text}")
+    } else {
+        text.to_owned()
+    }
+}
+
 /// At most [`WHY_LIMIT`] bytes of a store's error, on one line.
 fn short(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -302,4 +313,19 @@ fn short(text: &str) -> String {
         .rev()
         .find(|&end| line.is_char_boundary(end));
     line[..end.unwrap_or(0)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_has_no_credentials_is_told_so_first() {
+        let asked =
+            "Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token in 1s";
+        let told = explained(asked);
+        assert!(told.starts_with("no credentials were found: see docs/OPERATING.md: Generic"));
+        let other = "Error performing PUT http://127.0.0.1:9000/stuff in 1s";
+        assert_eq!(explained(other), other);
+    }
 }

@@ -1,6 +1,7 @@
 //! What a configuration must fulfil as a whole: what is missing, and what does not go together.
 //! Each rule that does not hold is one sentence, at the place of the setting that broke it.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use url::Url;
@@ -26,6 +27,7 @@ pub(super) fn check(draft: &mut Draft) {
     advertised(draft);
     peer_tls(draft);
     peer_advertised(draft);
+    ports(draft);
     timing(draft);
     sizes(draft);
 }
@@ -102,8 +104,9 @@ fn access(draft: &mut Draft, scheme: &str) {
     if bucket.access_key_id.is_some() != bucket.secret_access_key.is_some() {
         wrong.push((
             "bucket.access_key_id",
-            "`bucket.access_key_id` and `bucket.secret_access_key` go \
-                 together; one of them is missing"
+            "`bucket.access_key_id` and `bucket.secret_access_key` go together; one of them is missing (neither \
+             has a flag: they are given in the file, or as `NETSY_BUCKET_ACCESS_KEY_ID` and \
+             `NETSY_BUCKET_SECRET_ACCESS_KEY`)"
                 .to_owned(),
         ));
     }
@@ -284,6 +287,37 @@ fn peer_advertised(draft: &mut Draft) {
     draft.mistake(place, why);
 }
 
+/// No two ports at one address.
+fn ports(draft: &mut Draft) {
+    let config = &draft.config;
+    let ports = [
+        ("client.listen", Some(config.client.listen)),
+        ("peer.listen", config.peer.listen),
+        ("http.listen", Some(config.http.listen)),
+    ];
+    for (one, other) in [(1, 0), (2, 0), (2, 1)] {
+        let (Some(address), Some(taken)) = (ports[one].1, ports[other].1) else {
+            continue;
+        };
+        if overlap(address, taken) {
+            let (key, before) = (ports[one].0, ports[other].0);
+            let why = format!(
+                "`{key}` ({address}) is where `{before}` ({taken}) is; each port needs an address of its own"
+            );
+            let place = nearest_place(draft, &[key, before]);
+            draft.mistake(place, why);
+        }
+    }
+}
+
+/// Whether not both of them can be listened on. Port 0 lets the system choose.
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same = one.ip() == other.ip()
+        || one.is_ipv4() == other.is_ipv4()
+            && (one.ip().is_unspecified() || other.ip().is_unspecified());
+    same && one.port() == other.port() && one.port() != 0
+}
+
 fn timing(draft: &mut Draft) {
     let elector = &draft.config.elector;
     if elector.timeout < elector.renew_interval * 2 {
@@ -318,6 +352,19 @@ fn timing(draft: &mut Draft) {
             humantime::format_duration(config.elector.timeout)
         );
         let place = nearest_place(draft, &["bucket.document_timeout", "elector.timeout"]);
+        draft.mistake(place, why);
+    }
+    let config = &draft.config;
+    if let Some(lease) = config.reads.lease
+        && lease > config.elector.timeout
+    {
+        let why = format!(
+            "`reads.lease` ({}) must not be above `elector.timeout` ({}): each take-over waits for what is left \
+             of it, and no client can write meanwhile",
+            humantime::format_duration(lease),
+            humantime::format_duration(config.elector.timeout)
+        );
+        let place = nearest_place(draft, &["reads.lease", "elector.timeout"]);
         draft.mistake(place, why);
     }
 }

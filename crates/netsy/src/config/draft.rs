@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use tracing_subscriber::EnvFilter;
+
 use super::given::Given;
 use super::settings::{self, SETTINGS, Setting};
 use super::{Config, Mistake, Mistakes, Place, checks, file};
@@ -72,6 +74,9 @@ impl Draft {
     #[must_use]
     pub fn environment(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Draft {
         for (name, value) in variables {
+            if name == "NETSY_LOG" && !value.is_empty() {
+                self.log_filter(&value);
+            }
             let ours = name.starts_with("NETSY_") && !OTHER_VARIABLES.contains(&name.as_str());
             if !ours || value.is_empty() || is_service_link(&name, &value) {
                 continue;
@@ -81,11 +86,13 @@ impl Draft {
                 Some(setting) => self.take(setting.key, &Given::text_only(&value), place),
                 None => {
                     let known = SETTINGS.iter().map(Setting::variable);
+                    // What all of them begin with says nothing about how near they are.
+                    let given = name.len() - "NETSY_".len();
                     let near = known
                         .chain(OTHER_VARIABLES.map(str::to_owned))
                         .map(|known| (strsim::damerau_levenshtein(&name, &known), known))
                         .min()
-                        .filter(|(distance, _)| *distance <= 4);
+                        .filter(|(distance, _)| *distance <= 4 && *distance * 3 <= given + 2);
                     let hint = match near {
                         Some((_, known)) => format!("did you mean `{known}`?"),
                         None => {
@@ -98,6 +105,15 @@ impl Draft {
             }
         }
         self
+    }
+
+    /// What `NETSY_LOG` says wins over `log.level`, and is taken when the log is started.
+    fn log_filter(&mut self, directives: &str) {
+        if let Err(error) = EnvFilter::builder().parse(directives) {
+            let why =
+                format!("`{directives}` is no log filter such as `netsy=debug,warn`: {error}");
+            self.mistake(Place::Environment("NETSY_LOG".to_owned()), why);
+        }
     }
 
     /// Takes values by key, given as flags of `netsy serve`.

@@ -168,6 +168,11 @@ impl Given {
     pub(super) fn list(&self) -> Taken<Vec<String>> {
         let texts = match &self.value {
             Value::List(list) => list.clone(),
+            Value::Text(text) if text.trim().starts_with('[') => {
+                return Err(
+                    "texts with commas between them here (`[...]` is for lists in the file)",
+                );
+            }
             Value::Text(text) => text.split(',').map(str::to_owned).collect(),
             _ => return Err("a list of texts"),
         };

@@ -64,6 +64,8 @@ pub struct Config {
     /// Whether `netsy dev` runs it beside others in one terminal: then it has one line to say it is ready.
     /// No setting.
     pub is_one_of_many: bool,
+    /// Whether it is of `netsy dev`, which has flags of its own for addresses. No setting.
+    pub is_dev: bool,
 }
 
 /// `[bucket]`: the permanent store.
@@ -400,6 +402,7 @@ impl Config {
             ("reads.lease", "1s"),
         ];
         let mut draft = Draft::new().preset(&pairs);
+        draft.config.is_dev = true;
         if number.is_some() {
             let mut peer = draft.config.client.listen;
             if peer.port() != 0 {
@@ -412,6 +415,11 @@ impl Config {
             ("--listen", draft.config.client.listen),
             ("--http", draft.config.http.listen),
         ];
+        if checks::overlap(addresses[0].1, addresses[1].1) {
+            let why =
+                format!("`--listen` is `{listen}`, too; each port needs an address of its own");
+            return Err(Mistakes::one(Place::Flag("--http".into()), why));
+        }
         for (flag, address) in addresses {
             if !address.ip().is_loopback() {
                 return Err(Mistakes::one(

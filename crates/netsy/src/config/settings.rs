@@ -69,8 +69,8 @@ macro_rules! row {
 /// Every setting, in the order of the file.
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
-    row!("cluster_id", none, "the cluster's name; the same on every Node, and for ever", cluster_id, Given::identifier),
-    row!("node_id", none, "this Node's name; no other Node may have it", node_id, Given::identifier),
+    row!("cluster_id", none, "the cluster's name; the same on every Node, and for ever; 1 to 32 of a-z, 0-9 and single hyphens between them", cluster_id, Given::identifier),
+    row!("node_id", none, "this Node's name; no other Node may have it; made like `cluster_id`", node_id, Given::identifier),
     row!("data_dir", "/var/lib/netsy", "where the Node keeps its own SQLite files; may be lost, is rebuilt from the bucket", data_dir, Given::path),
 
     row!("bucket.url", none, "the permanent store: `file:///dir`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` or `memory:///`", bucket.url, Given::text),

@@ -181,9 +181,32 @@ fn settings_that_do_not_go_together_are_named() {
         ),
         (
             "access_key_id = \"AKIA\"\n",
-            "netsy.toml:5: `bucket.access_key_id` and `bucket.secret_access_key` go together; one of them is missing",
+            "netsy.toml:5: `bucket.access_key_id` and `bucket.secret_access_key` go together; one of them is missing (neither has a flag: they are given in the file, or as `NETSY_BUCKET_ACCESS_KEY_ID` and `NETSY_BUCKET_SECRET_ACCESS_KEY`)",
+        ),
+        (
+            "[reads]\nlease = \"7s\"\n",
+            "netsy.toml:6: `reads.lease` (7s) must not be above `elector.timeout` (6s): each take-over waits for what is left of it, and no client can write meanwhile",
+        ),
+        (
+            "[http]\nlisten = \"127.0.0.1:2379\"\n",
+            "netsy.toml:6: `http.listen` (127.0.0.1:2379) is where `client.listen` (127.0.0.1:2379) is; each port needs an address of its own",
+        ),
+        (
+            "[peer]\nlisten = \"127.0.0.1:8080\"\n",
+            "netsy.toml:6: `http.listen` (127.0.0.1:8080) is where `peer.listen` (127.0.0.1:8080) is; each port needs an address of its own",
+        ),
+        (
+            "[http]\nlisten = \"0.0.0.0:2379\"\n",
+            "netsy.toml:6: `http.listen` (0.0.0.0:2379) is where `client.listen` (127.0.0.1:2379) is; each port needs an address of its own",
         ),
     ]);
+    for good in [
+        "[reads]\nlease = \"6s\"\n",
+        "[http]\nlisten = \"127.0.0.2:2379\"\n",
+        "[client]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
+    ] {
+        assert_eq!(from_file(&more(good)).map(drop), Ok(()), "{good}");
+    }
 }
 
 #[test]
@@ -336,6 +359,21 @@ fn unknown_variables_that_look_like_ours_are_mistakes() {
         "NETSY_SOMETHING_ELSE: no setting has this variable; `netsy serve --help` lists all; unset it if it is \
          not meant for netsy"
     );
+    let far = from(&[("NETSY_BOGUS", "1")]).unwrap_err().to_string();
+    assert!(!far.contains("did you mean"), "{far}");
+    assert_eq!(
+        from(&[("NETSY_LOGG", "1")]).unwrap_err().to_string(),
+        "NETSY_LOGG: no setting has this variable; did you mean `NETSY_LOG`?"
+    );
+    assert_eq!(
+        from(&[("NETSY_CLIENT_ADVERTISE_URLS", "[\"http://a:1\"]")])
+            .unwrap_err()
+            .to_string(),
+        "NETSY_CLIENT_ADVERTISE_URLS: `client.advertise_urls` wants texts with commas between them here (`[...]` \
+         is for lists in the file), not `[\"http://a:1\"]`"
+    );
+    let two = from(&[("NETSY_CLIENT_ADVERTISE_URLS", "http://a:1, http://b:2")]).unwrap();
+    assert_eq!(two.client.advertise_urls, ["http://a:1", "http://b:2"]);
     assert_eq!(
         from(&[("NETSY_ELECTOR_TIMEOUT", "soon")])
             .unwrap_err()
@@ -397,6 +435,11 @@ fn dev_binds_loopback_only() {
          make certificates with `netsy certs` and use `netsy serve`"
     );
     assert!(Config::dev(dir, "127.0.0.1:2379", "10.0.0.1:1").is_err());
+    let twice = Config::dev(dir, "127.0.0.1:2379", "127.0.0.1:2379").unwrap_err();
+    assert_eq!(
+        twice.to_string(),
+        "--http: `--listen` is `127.0.0.1:2379`, too; each port needs an address of its own"
+    );
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Progress of a restore: a bar on a terminal, a log line every few seconds elsewhere.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use rules::revision::Revision;
 use tracing::info;
 
@@ -19,11 +20,11 @@ pub(super) struct Progress {
 impl Progress {
     /// Nothing restored yet.
     pub(super) fn new() -> Progress {
-        let style = ProgressStyle::with_template("{spinner} restoring: revision {pos} ({per_sec})");
+        let style = ProgressStyle::with_template("{spinner} restoring: revision {pos} ({rate}/s)");
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::no_length();
             if let Ok(style) = style {
-                bar.set_style(style);
+                bar.set_style(style.with_key("rate", rate));
             }
             bar
         });
@@ -52,4 +53,10 @@ impl Progress {
         let milliseconds = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(revision = revision.0, milliseconds, "restored the log");
     }
+}
+
+/// How fast it goes, without decimals.
+fn rate(state: &ProgressState, text: &mut dyn Write) {
+    // A bar that cannot be drawn stops nothing.
+    let _ = write!(text, "{}", HumanCount(state.per_sec() as u64));
 }

@@ -233,8 +233,29 @@ impl Peers {
 }
 
 fn broken(to: &str, status: &Status) -> Refusal {
-    debug!(node = to, %status, "a call to another node failed");
+    debug!(
+        node = to,
+        why = in_words(status),
+        "a call to another node failed"
+    );
     Refusal::LeaderChanged
+}
+
+/// What a call ended with, and each cause that says more, from the outermost to the innermost.
+fn in_words(status: &Status) -> String {
+    let mut words = match status.message() {
+        "" => status.code().description().to_owned(),
+        message => message.to_owned(),
+    };
+    let mut cause = std::error::Error::source(status);
+    while let Some(one) = cause {
+        let said = one.to_string();
+        if !words.contains(&said) {
+            words = format!("{words}: {said}");
+        }
+        cause = one.source();
+    }
+    words
 }
 
 /// What every call shows of its caller.
@@ -288,7 +309,11 @@ async fn tell(
             Ok(()) => complained = false,
             Err(status) if !complained => {
                 complained = true;
-                warn!(node = node_id, %status, "another node cannot be told; trying on");
+                let why = in_words(&status);
+                warn!(
+                    node = node_id,
+                    why, "another node cannot be told; trying on"
+                );
             }
             Err(_) => {}
         }
@@ -297,5 +322,23 @@ async fn tell(
         while let Ok((_, bytes)) = queue.try_recv() {
             waiting.fetch_sub(bytes, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("transport error")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn a_call_that_failed_is_told_in_words_down_to_its_cause() {
+        let refused = std::io::Error::from_raw_os_error(111);
+        let status = Status::from_error(Box::new(Outer(refused)));
+        let expected = "transport error: Connection refused (os error 111)";
+        assert_eq!(in_words(&status), expected);
+        assert_eq!(in_words(&Status::unavailable("closing")), "closing");
     }
 }

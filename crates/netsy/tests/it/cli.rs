@@ -71,6 +71,8 @@ fn every_setting_is_a_flag_unless_it_is_secret() {
             "{}",
             setting.key
         );
+        let named = help.trim_end().lines().last().unwrap();
+        assert!(listed || named.contains(&setting.variable()), "{named}");
     }
 }
 
@@ -267,7 +269,8 @@ fn status_ends_with_1_when_a_node_is_unreachable() {
     assert_eq!(code, 1, "{said}");
     assert!(out.contains("| unreachable "), "{out}");
     assert!(
-        last_line(&said).starts_with("netsy: find every node at work: 1 of 1 is not;"),
+        last_line(&said)
+            .starts_with("netsy: ask every node how it is: 1 of 1 node is not at work;"),
         "{said}"
     );
     let args = ["status", "--endpoints", "127.0.0.1:1", "-w", "json"];
@@ -281,9 +284,31 @@ fn status_ends_with_1_when_a_node_is_unreachable() {
         seen[0]["error"].as_str().unwrap().contains("refused"),
         "{out}"
     );
+    for (endpoints, shown) in [("", "``"), ("127.0.0.1", "`127.0.0.1`"), ("a:1,b", "`b`")] {
+        let (code, _, said) = ended(netsy(&["status", "--endpoints", endpoints]));
+        assert_eq!(code, 2, "{said}");
+        let expected = format!("netsy: ask the nodes: {shown} is no endpoint; `--endpoints` wants");
+        assert!(last_line(&said).starts_with(&expected), "{said}");
+    }
     let (code, _, said) = ended(netsy(&["status", "--endpoints", "https://127.0.0.1:1"]));
     assert_eq!(code, 2);
     assert!(said.contains("`--cacert` is missing"), "{said}");
+}
+
+#[test]
+fn status_asks_for_cacert_where_tls_is_spoken() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        // Whoever speaks TLS answers what is none with an alert.
+        while let Ok((mut socket, _)) = port.accept() {
+            let _ = socket.read(&mut [0; 1024]);
+            let _ = socket.write_all(&[21, 3, 3, 0, 2, 2, 10]);
+        }
+    });
+    let (code, out, _) = ended(netsy(&["status", "--endpoints", &address]));
+    assert_eq!(code, 1);
+    assert!(out.contains("does it speak TLS? give `--cacert`"), "{out}");
 }
 
 /// A running `netsy dev`, killed when dropped.
@@ -409,4 +434,123 @@ fn a_log_filter_that_is_none_is_refused() {
         last_line(&said).starts_with("netsy: start the log as `NETSY_LOG` says: "),
         "{said}"
     );
+    // What `serve` refuses, `config check` does.
+    let file = dir.path().join("netsy.toml");
+    let text = "cluster_id = \"prod\"\nnode_id = \"n1\"\nbucket.url = \"s3://stuff\"\n";
+    std::fs::write(&file, text).unwrap();
+    let mut command = netsy(&["config", "check", file.to_str().unwrap()]);
+    command.env("NETSY_LOG", "netsy=loudly");
+    let (code, out, said) = ended(command);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(
+        said.starts_with("NETSY_LOG: `netsy=loudly` is no log filter such as `netsy=debug,warn`: "),
+        "{said}"
+    );
+}
+
+#[test]
+fn dev_names_its_own_flags_when_a_port_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (flag, other) in [("--listen", "--http"), ("--http", "--listen")] {
+        let mut command = netsy(&["dev", flag, &taken, other, "127.0.0.1:0"]);
+        command.current_dir(dir.path());
+        let (code, _, said) = ended(command);
+        assert_eq!(code, 1, "{said}");
+        let expected = format!("stop what uses the address, or choose another with `{flag}`");
+        assert!(last_line(&said).ends_with(&expected), "{said}");
+    }
+}
+
+#[test]
+fn dev_has_no_node_beyond_its_nodes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = netsy(&["dev", "--nodes", "3", "--node", "4"]);
+    command.current_dir(dir.path());
+    let (code, _, said) = ended(command);
+    assert_eq!(code, 2);
+    assert_eq!(
+        last_line(&said),
+        "netsy: start `netsy dev`: `--node 4` is none of the 3 of `--nodes 3`; choose one from 1 to 3, or more \
+         `--nodes`"
+    );
+    assert!(!dir.path().join("netsy-data").exists());
+}
+
+#[test]
+fn a_cluster_whose_nodes_are_refused_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = netsy(&["dev", "--nodes", "2", "--listen", "127.0.0.1:0"]);
+    command
+        .current_dir(dir.path())
+        .env("NETSY_LOG", "netsy=loudly");
+    let (code, _, said) = ended(command);
+    assert_eq!(code, 2, "{said}");
+    assert!(!said.contains("starts it again"), "{said}");
+    assert_eq!(
+        last_line(&said),
+        "netsy: run the cluster: every node has ended; correct what is said above"
+    );
+}
+
+#[test]
+fn a_cluster_whose_nodes_were_killed_ends_with_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = netsy(&["dev", "--nodes", "2", "--listen", "127.0.0.1:0"]);
+    command.current_dir(dir.path()).env("NETSY_LOG", "off");
+    let mut parent = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(parent.stdout.take().unwrap());
+    for _ in 0..2 {
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        let pid = line
+            .split("pid=")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next());
+        let pid = pid.and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+        kill_process(pid.expect("it says its process"), Signal::KILL).unwrap();
+    }
+    let Output { status, stderr, .. } = parent.wait_with_output().unwrap();
+    let said = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert_eq!(said.matches("starts it again").count(), 2, "{said}");
+    assert_eq!(
+        last_line(&said),
+        "netsy: run the cluster: every node has ended; see above for why"
+    );
+}
+
+#[test]
+fn a_directory_in_use_is_not_to_be_emptied() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut running = Running::dev(&data);
+    let health = running.health();
+    while !get(&health, "/readyz").ends_with("\r\n\r\nready\n") {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let args = [
+        "dev",
+        "--listen",
+        "127.0.0.1:0",
+        "--dir",
+        data.to_str().unwrap(),
+    ];
+    let (code, _, said) = ended(netsy(&args));
+    assert_eq!(code, 1);
+    let told = last_line(&said);
+    assert!(
+        told.contains("is in use by another process (pid "),
+        "{said}"
+    );
+    assert!(
+        told.ends_with("; stop that process, or choose another `--dir`"),
+        "{said}"
+    );
+    assert_eq!(running.told_to_stop(), 0);
 }

@@ -38,7 +38,7 @@ impl Elector {
             });
             if namesake && seen.document.elector == found.document.elector {
                 return Err(alloc::format!(
-                    "node `{}` is alive elsewhere: its lock was renewed by another disk (incarnation `{}`)",
+                    "node `{}` is alive elsewhere: its lock was renewed by another disk (incarnation `{}`); stop that one, or give this one another `node_id`",
                     self.me.node_id,
                     found
                         .document

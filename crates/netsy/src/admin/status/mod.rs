@@ -70,8 +70,13 @@ impl Seen {
 /// Asks, everybody at once.
 ///
 /// # Errors
-/// The certificates cannot be used.
+/// An endpoint that is none, or certificates that cannot be used.
 pub async fn look(question: &Question) -> Result<Vec<Seen>, RunError> {
+    if let Some(wrong) = question.endpoints.iter().find(|one| !has_port(one)) {
+        let why = format!("`{wrong}` is no endpoint");
+        let remedy = "`--endpoints` wants hosts with ports such as `127.0.0.1:2379,10.0.0.2:2379`";
+        return Err(RunError::setup("ask the nodes", why, remedy));
+    }
     let client = client(question)?;
     let tls = question.cacert.is_some();
     let given = question.endpoints.iter().map(|one| url_of(one, tls));
@@ -185,7 +190,26 @@ fn why(error: &reqwest::Error) -> String {
     while let Some(source) = inner.source() {
         inner = source;
     }
-    inner.to_string()
+    let text = inner.to_string();
+    if text.contains("invalid HTTP version") {
+        // Whoever speaks TLS answers with an alert.
+        return format!("{text}: does it speak TLS? give `--cacert`");
+    }
+    text
+}
+
+/// Whether `endpoint` is a host and a port, with or without a scheme.
+fn has_port(endpoint: &str) -> bool {
+    let endpoint = endpoint.trim().trim_end_matches('/');
+    let address = endpoint
+        .split_once("://")
+        .map_or(endpoint, |(_, rest)| rest);
+    address.rsplit_once(':').is_some_and(|(host, port)| {
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        !host.is_empty()
+            && (bracketed || !host.contains([':', '/']))
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 /// The URL of `endpoint`, as `etcdctl` takes it: with or without a scheme.
@@ -271,9 +295,32 @@ pub fn verdict(seen: &[Seen]) -> Result<(), RunError> {
         return Ok(());
     }
     let be = if ill == 1 { "is" } else { "are" };
+    let nodes = if seen.len() == 1 { "node" } else { "nodes" };
     Err(RunError::failed(
-        "find every node at work",
-        format!("{ill} of {} {be} not", seen.len()),
+        "ask every node how it is",
+        format!("{ill} of {} {nodes} {be} not at work", seen.len()),
         "see above, and docs/OPERATING.md",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_host_and_a_port() {
+        for good in [
+            "a:1",
+            "http://a.example:2379/",
+            "[::1]:2379",
+            " 10.0.0.1:2379",
+        ] {
+            assert!(has_port(good), "{good}");
+        }
+        for bad in [
+            "", "a", "http://a", ":2379", "::1", "a:b", "a:0", "http://", "a/b:1",
+        ] {
+            assert!(!has_port(bad), "{bad}");
+        }
+    }
 }

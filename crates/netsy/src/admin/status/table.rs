@@ -130,6 +130,10 @@ fn complaints(seen: &[Seen]) -> String {
         let why = match (&seen.status, &seen.error) {
             (Some(status), _) => {
                 let reason = status.reason.as_deref().unwrap_or("it is about to stop");
+                // The line begins with its name.
+                let reason = reason
+                    .strip_prefix(&format!("node `{name}` "))
+                    .unwrap_or(reason);
                 format!("{}: {reason}", status.health)
             }
             (None, Some(why)) => format!("unreachable: {why}"),
@@ -218,14 +222,14 @@ mod tests {
         assert_eq!(
             lines[7..],
             [
-                "node-2: degraded: node `node-2` hears no active primary",
+                "node-2: degraded: hears no active primary",
                 "http://127.0.0.1:2399: unreachable: Connection refused (os error 111)"
             ]
         );
         let width = lines[0].len();
         assert!(lines[..7].iter().all(|line| line.len() == width), "{text}");
         let said = super::super::verdict(&all).unwrap_err().to_string();
-        assert!(said.contains("2 of 3 are not"), "{said}");
+        assert!(said.contains(": 2 of 3 nodes are not at work;"), "{said}");
     }
 
     #[test]

@@ -301,7 +301,11 @@ async fn a_loading_node_shows_nothing() {
     for request in [get("a"), local] {
         let refused = kv.range(request).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable);
-        assert!(refused.message().contains("loading"), "{refused}");
+        let told = refused.message();
+        assert!(
+            told.starts_with("netsy: node `") && told.contains("is loading"),
+            "{refused}"
+        );
     }
     let refused = kv.txn(TxnRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);

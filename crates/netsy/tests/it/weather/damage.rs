@@ -84,6 +84,11 @@ async fn a_missing_chunk_is_named() {
         said.contains(&format!("no chunk that starts at revision {gone}")),
         "{said}"
     );
+    // The page has a section of that name.
+    let page = include_str!("../../../../../docs/OPERATING.md");
+    let (_, section) = said.rsplit_once("see `").unwrap();
+    let section = section.strip_suffix("` in docs/OPERATING.md").unwrap();
+    assert!(page.contains(&format!("\n## {section}\n")), "{section}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -101,7 +101,7 @@ async fn status_shows_who_is_what_and_who_does_not_answer() {
         let why = dead.error.as_deref().unwrap();
         assert!(why.contains("refused"), "{why}");
         let said = verdict(&seen).unwrap_err().to_string();
-        said.contains("1 of 3 is not")
+        said.contains("1 of 3 nodes is not at work")
     })
     .await;
     stop(nodes).await;
