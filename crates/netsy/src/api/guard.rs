@@ -243,6 +243,7 @@ mod tests {
         Guard {
             handle,
             metrics: Metrics::default(),
+            patience: Duration::ZERO,
         }
     }
 
