@@ -117,9 +117,10 @@ impl World {
         }
     }
 
-    /// The disk refuses to write, for a while.
+    /// The disk refuses to write, for a while. (Where no process uses it, nobody learns of it: a start opens it anew.)
     fn disk_fails(&mut self, index: usize) {
-        if self.nodes[index].disk_failed {
+        let node = &self.nodes[index];
+        if node.disk_failed || node.process.is_none() {
             return;
         }
         let did = self.random.chance(50);
