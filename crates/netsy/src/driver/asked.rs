@@ -4,20 +4,17 @@ use bytes::Bytes;
 use rules::primary::Tenure;
 use rules::refusal::Refusal;
 use rules::revision::Revision;
-use rules::txn::{Decision, Txn};
+use rules::txn::Txn;
 use tokio::sync::oneshot;
 
 use super::reads::Unconfirmed;
 use super::{Answer, Driver, Waiting, wall_clock};
 use crate::standing::{Outcome, now};
 
+type Reply = oneshot::Sender<Result<Outcome, Refusal>>;
+
 impl Driver {
-    pub(super) fn txn(
-        &mut self,
-        txn: Txn,
-        wire: Option<Bytes>,
-        reply: oneshot::Sender<Result<Outcome, Refusal>>,
-    ) {
+    pub(super) fn txn(&mut self, txn: Txn, wire: Option<Bytes>, reply: Reply) {
         if !matches!(self.node.tenure(), Tenure::Active(_)) {
             let reply = match wire {
                 Some(wire) => self.pass_on(wire, reply),
@@ -32,15 +29,17 @@ impl Driver {
             self.held.push((txn, reply));
             return;
         }
-        let decision = match txn.decide(&self.view.newest()) {
+        // The view is let go of before anything else is done.
+        let decided = txn.decide(&self.view.newest());
+        let decision = match decided {
             Ok(decision) => decision,
-            Err(refusal) => {
-                let _ = reply.send(Err(refusal));
-                return;
+            Err(refused) => {
+                return self.answer_unchanged(refused.base, Err(refused.refusal), reply);
             }
         };
         let Some((_, change)) = &decision.change else {
-            return self.answer_unchanged(&decision, reply);
+            let outcome = Outcome::new(&decision, None);
+            return self.answer_unchanged(decision.base, Ok(outcome), reply);
         };
         if change.value.is_some() && self.is_full() {
             let _ = reply.send(Err(Refusal::NoSpace));
@@ -68,15 +67,10 @@ impl Driver {
         self.quota.is_some_and(|quota| in_use >= quota)
     }
 
-    /// A Txn that writes nothing answers when what it saw is committed, and only as a linearizable read.
-    fn answer_unchanged(
-        &mut self,
-        decision: &Decision,
-        reply: oneshot::Sender<Result<Outcome, Refusal>>,
-    ) {
-        let upto = decision.base;
-        let outcome = Outcome::new(decision, None);
-        self.confirm_when(upto, Unconfirmed::Txn(outcome, reply));
+    /// A Txn that writes nothing, as one that is refused for what it saw, is answered when that is committed,
+    /// and only as a linearizable read.
+    fn answer_unchanged(&mut self, base: Revision, answer: Result<Outcome, Refusal>, reply: Reply) {
+        self.confirm_when(base, Unconfirmed::Txn(answer, reply));
     }
 
     /// Confirms `read` as soon as everything up to `upto` is committed.
