@@ -240,7 +240,10 @@ pub fn txn(data: &[u8]) {
     let (view, written) = small_view();
     let decision = match wanted.decide(&view.newest()) {
         Ok(decision) => decision,
-        Err(refusal) => return drop(status::of(&refusal)),
+        Err(refused) => {
+            assert_eq!(refused.base, view.committed());
+            return drop(status::of(&refused.refusal));
+        }
     };
     assert_eq!(decision.base, view.committed());
     let Some((place, change)) = decision.change else {

@@ -102,7 +102,8 @@ async fn join(
     patiently(|| driver::check_cluster(&bucket, &config.cluster_id))
         .await
         .map_err(refused)?;
-    let registered = patiently(|| driver::register(&bucket, own, &own.mark)).await;
+    let registered =
+        patiently(|| driver::register(&bucket, &config.cluster_id, own, &own.mark)).await;
     if registered.map_err(refused)? == Registered::OldDisk {
         warn!("this disk is an older copy of one that was started since");
         return Ok(None);

@@ -204,6 +204,12 @@ impl Node {
             .or(self.disk.as_ref().err().map(String::as_str))
     }
 
+    /// How many writes may wait for commit.
+    #[must_use]
+    pub fn pending_max(&self) -> u64 {
+        self.settings.pending_max
+    }
+
     /// Assigns the next Revision to a client's change.
     ///
     /// # Errors

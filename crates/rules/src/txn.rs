@@ -152,6 +152,21 @@ pub struct Decision {
     pub change: Option<(usize, Change)>,
 }
 
+/// A Txn that is refused for what the data says. What it saw may never commit: nobody is told before it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The newest Revision the Txn was judged against.
+    pub base: Revision,
+    /// What the client is told.
+    pub refusal: Refusal,
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Refusal {
+        refused.refusal
+    }
+}
+
 /// The one mutation of a Txn, ready to be assigned a Revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -204,9 +219,15 @@ impl Txn {
     /// # Errors
     /// What the taken branch is refused for, puts before reads as etcd has it: `KeyNotFound` (ignore_value
     /// or ignore_lease on a missing key), `FutureRevision`, `Compacted`. Revisions of its reads are
-    /// judged as of before the mutation. `Unavailable` when a value cannot be fetched.
-    pub fn decide(&self, newest: &dyn Newest) -> Result<Decision, Refusal> {
+    /// judged as of before the mutation. `Unavailable` when a value cannot be fetched. Each with the Revision
+    /// that the Txn was judged against.
+    pub fn decide(&self, newest: &dyn Newest) -> Result<Decision, Refused> {
         let base = newest.last();
+        self.judge(newest, base)
+            .map_err(|refusal| Refused { base, refusal })
+    }
+
+    fn judge(&self, newest: &dyn Newest, base: Revision) -> Result<Decision, Refusal> {
         let mut succeeded = true;
         for compare in &self.compares {
             if !compare.holds(newest)? {

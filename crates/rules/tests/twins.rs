@@ -11,7 +11,7 @@ use rules::record::Record;
 use rules::refusal::Refusal;
 use rules::revision::{Epoch, Revision};
 use rules::txn::{
-    Change, Compare, CompareResult, Decision, MAX_OPS, Meta, Newest, Op, Put, Target, Txn,
+    Change, Compare, CompareResult, Decision, MAX_OPS, Meta, Newest, Op, Put, Refused, Target, Txn,
 };
 
 #[derive(Clone, Debug)]
@@ -409,7 +409,9 @@ proptest! {
         make_pass(&mut txn);
         prop_assert_eq!(txn.check(), Ok(()));
         let decided = txn.decide(&world);
-        prop_assert_eq!(&decided, &naive_decide(&txn, &world));
+        let base = Revision(world.last);
+        let naive = naive_decide(&txn, &world).map_err(|refusal| Refused { base, refusal });
+        prop_assert_eq!(&decided, &naive);
         let Ok(Decision { change: Some((_, change)), base, .. }) = decided else { return Ok(()) };
         let record = Record::write(&change, base.next(), Epoch(1), Arc::from("n"), 7);
         let live = change.prev.is_some();
@@ -526,6 +528,7 @@ fn puts_are_judged_before_reads_and_reads_as_of_before_the_put() {
             ..Txn::default()
         }
         .decide(&world)
+        .map_err(Refusal::from)
     };
     assert_eq!(
         decide(vec![read(99), Op::Put(keep)]),

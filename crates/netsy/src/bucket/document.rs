@@ -146,7 +146,8 @@ impl Bucket {
     }
 
     /// ONE attempt to create (`expected` = `None`) or replace a document, settled by reading back. `body`
-    /// is JSON with a `seq` one above the one replaced, and the fresh `mark`.
+    /// is JSON with a `seq` one above the one replaced, and the fresh `mark`. One that is too large to be read
+    /// again is not sent: `Unknown`, with an `Unreadable` that says so.
     pub async fn swap(
         &self,
         document: &Document,
@@ -159,6 +160,13 @@ impl Bucket {
             Some(mark),
             "the body carries its mark"
         );
+        if body.len() as u64 > BODY_LIMIT {
+            let why = format!(
+                "it would be {} bytes, over 1 MiB, and nobody could read it again; it was not written",
+                body.len()
+            );
+            return Swapped::Unknown(self.unreadable(document, &why));
+        }
         let location = document.location();
         let mode = match expected {
             None => PutMode::Create,

@@ -4,20 +4,43 @@ use bytes::Bytes;
 use rules::primary::Tenure;
 use rules::refusal::Refusal;
 use rules::revision::Revision;
-use rules::txn::{Decision, Txn};
+use rules::txn::Txn;
 use tokio::sync::oneshot;
 
 use super::reads::Unconfirmed;
 use super::{Answer, Driver, Waiting, wall_clock};
 use crate::standing::{Outcome, now};
 
+type Reply = oneshot::Sender<Result<Outcome, Refusal>>;
+
+/// Txns that came while the write gate was shut, and how many may wait.
+#[derive(Default)]
+pub(super) struct Held(Vec<(Txn, Reply)>);
+
+impl Held {
+    /// One more waits, unless `max` do already, not counting those whose client has given up: then `reply` is
+    /// handed back.
+    fn push(&mut self, txn: Txn, reply: Reply, max: u64) -> Option<Reply> {
+        let is_full = |held: &Held| held.0.len() as u64 >= max;
+        if is_full(self) {
+            self.0.retain(|(_, reply)| !reply.is_closed());
+        }
+        if is_full(self) {
+            return Some(reply);
+        }
+        self.0.push((txn, reply));
+        None
+    }
+
+    /// Those whose client still waits, in the order they came.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = (Txn, Reply)> + use<> {
+        let held = std::mem::take(&mut self.0).into_iter();
+        held.filter(|(_, reply)| !reply.is_closed())
+    }
+}
+
 impl Driver {
-    pub(super) fn txn(
-        &mut self,
-        txn: Txn,
-        wire: Option<Bytes>,
-        reply: oneshot::Sender<Result<Outcome, Refusal>>,
-    ) {
+    pub(super) fn txn(&mut self, txn: Txn, wire: Option<Bytes>, reply: Reply) {
         if !matches!(self.node.tenure(), Tenure::Active(_)) {
             let reply = match wire {
                 Some(wire) => self.pass_on(wire, reply),
@@ -29,18 +52,22 @@ impl Driver {
             return;
         }
         if self.node.is_gated() {
-            self.held.push((txn, reply));
+            if let Some(reply) = self.held.push(txn, reply, self.node.pending_max()) {
+                let _ = reply.send(Err(Refusal::TooManyRequests));
+            }
             return;
         }
-        let decision = match txn.decide(&self.view.newest()) {
+        // The view is let go of before anything else is done.
+        let decided = txn.decide(&self.view.newest());
+        let decision = match decided {
             Ok(decision) => decision,
-            Err(refusal) => {
-                let _ = reply.send(Err(refusal));
-                return;
+            Err(refused) => {
+                return self.answer_unchanged(refused.base, Err(refused.refusal), reply);
             }
         };
         let Some((_, change)) = &decision.change else {
-            return self.answer_unchanged(&decision, reply);
+            let outcome = Outcome::new(&decision, None);
+            return self.answer_unchanged(decision.base, Ok(outcome), reply);
         };
         if change.value.is_some() && self.is_full() {
             let _ = reply.send(Err(Refusal::NoSpace));
@@ -68,15 +95,10 @@ impl Driver {
         self.quota.is_some_and(|quota| in_use >= quota)
     }
 
-    /// A Txn that writes nothing answers when what it saw is committed, and only as a linearizable read.
-    fn answer_unchanged(
-        &mut self,
-        decision: &Decision,
-        reply: oneshot::Sender<Result<Outcome, Refusal>>,
-    ) {
-        let upto = decision.base;
-        let outcome = Outcome::new(decision, None);
-        self.confirm_when(upto, Unconfirmed::Txn(outcome, reply));
+    /// A Txn that writes nothing, as one that is refused for what it saw, is answered when that is committed,
+    /// and only as a linearizable read.
+    fn answer_unchanged(&mut self, base: Revision, answer: Result<Outcome, Refusal>, reply: Reply) {
+        self.confirm_when(base, Unconfirmed::Txn(answer, reply));
     }
 
     /// Confirms `read` as soon as everything up to `upto` is committed.
@@ -105,5 +127,35 @@ impl Driver {
             let upto = self.node.reads_wait_for(now()).unwrap_or(committed);
             self.confirm_when(upto, Unconfirmed::Index(upto, reply));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client asks; whether it waits.
+    fn asks(
+        held: &mut Held,
+        clients: &mut Vec<oneshot::Receiver<Result<Outcome, Refusal>>>,
+    ) -> bool {
+        let (reply, client) = oneshot::channel();
+        clients.push(client);
+        held.push(Txn::default(), reply, 3).is_none()
+    }
+
+    #[test]
+    fn txns_behind_the_gate_are_limited_and_those_given_up_are_not_done() {
+        let (mut held, mut clients) = (Held::default(), Vec::new());
+        for _ in 0..3 {
+            assert!(asks(&mut held, &mut clients));
+        }
+        assert!(!asks(&mut held, &mut clients), "three wait already");
+        clients[1].close();
+        assert!(asks(&mut held, &mut clients), "in the place of who gave up");
+        assert!(!asks(&mut held, &mut clients));
+        clients[0].close();
+        assert_eq!(held.take().count(), 2);
+        assert_eq!(held.take().count(), 0);
     }
 }

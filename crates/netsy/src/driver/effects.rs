@@ -73,7 +73,7 @@ impl Driver {
             Effect::Distrust(node, why) => self.distrust(&node, &why),
             Effect::FailPending => {
                 self.batch_urgent = true;
-                for (_, reply) in std::mem::take(&mut self.held) {
+                for (_, reply) in self.held.take() {
                     let _ = reply.send(Err(self.not_primary()));
                 }
                 for waiting in std::mem::take(&mut self.waiting) {

@@ -145,8 +145,9 @@ impl Driver {
             return;
         };
         let (bucket, events) = (self.bucket.clone(), self.events.clone());
+        let cluster_id = self.cluster_id.clone();
         self.runtime.spawn(async move {
-            match registration::register(&bucket, &own, &own.mark).await {
+            match registration::register(&bucket, &cluster_id, &own, &own.mark).await {
                 Ok(Registered::Done) => {
                     let _ = events.send(Event::Input(Input::Received(from, message)));
                 }

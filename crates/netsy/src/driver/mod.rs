@@ -29,7 +29,6 @@ use rules::refusal::Refusal;
 use rules::register::Register;
 use rules::revision::Revision;
 use rules::step::Input;
-use rules::txn::Txn;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -178,7 +177,7 @@ pub(crate) struct Driver {
     generation: u64,
     waiting: VecDeque<Waiting>,
     /// Txns that came while the write gate was shut.
-    held: Vec<(Txn, oneshot::Sender<Result<Outcome, Refusal>>)>,
+    held: asked::Held,
     peers: Option<Peers>,
     /// The newest Records of the log, ascending: what Replicas are sent from.
     recent: VecDeque<Encoded>,
@@ -313,7 +312,7 @@ impl Driver {
             batch_urgent: false,
             generation: 0,
             waiting: VecDeque::new(),
-            held: Vec::new(),
+            held: asked::Held::default(),
             peers,
             recent: VecDeque::new(),
             recent_bytes: 0,
@@ -370,7 +369,7 @@ impl Driver {
             }
         }
         if !self.node.is_gated() {
-            for (txn, reply) in std::mem::take(&mut self.held) {
+            for (txn, reply) in self.held.take() {
                 self.txn(txn, None, reply);
             }
         }

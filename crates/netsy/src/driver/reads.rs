@@ -19,8 +19,11 @@ use crate::standing::{Outcome, now};
 pub(super) enum Unconfirmed {
     /// May a read at this Revision be answered?
     Index(Revision, oneshot::Sender<Result<Revision, Refusal>>),
-    /// May this Txn, which writes nothing, be answered?
-    Txn(Outcome, oneshot::Sender<Result<Outcome, Refusal>>),
+    /// May this Txn, which writes nothing, be answered so?
+    Txn(
+        Result<Outcome, Refusal>,
+        oneshot::Sender<Result<Outcome, Refusal>>,
+    ),
 }
 
 /// Those who wait for one question to be answered: those it is under way for, and those that came since and
@@ -129,8 +132,8 @@ impl Unconfirmed {
             Unconfirmed::Index(revision, reply) => {
                 let _ = reply.send(Ok(revision));
             }
-            Unconfirmed::Txn(outcome, reply) => {
-                let _ = reply.send(Ok(outcome));
+            Unconfirmed::Txn(answer, reply) => {
+                let _ = reply.send(answer);
             }
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! A Node writes its registration by compare-and-swap at each start, with a `boot_seq` that only rises: a
 //! disk that finds a higher one there is an old copy, and the Node takes a new incarnation. The Elector gives
-//! member ids, never one twice, and gives up registrations of Nodes that were silent for long; what they said
-//! of their disks it keeps in `members.json`, whose existence marks an initialised cluster.
+//! member ids, never one twice, and gives up registrations of Nodes that were silent for long. What registrations
+//! said of disks is kept in `members.json` when they go, or when another disk takes over the name. Its existence
+//! marks an initialised cluster.
 
 use std::collections::BTreeMap;
 
@@ -56,19 +57,77 @@ pub struct Members {
     /// node_id to member id: 1, 2, 3 ..., given by the Elector, never given twice.
     #[serde(deserialize_with = "countable_all")]
     pub members: BTreeMap<String, u64>,
-    /// node_id to the disk that was registered last, of Nodes whose registration was given up.
+    /// node_id to the disks that were registered and are not any more, of Nodes whose registration was given up or
+    /// overwritten by that of another disk.
     #[serde(default)]
     pub left: BTreeMap<String, Left>,
 }
 
-/// The disk of a Node that was silent for long.
+/// The disks of one name that are not registered any more, or were not when the newest of them went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
-    /// Which disk.
+    /// The disk that went last.
     pub incarnation: String,
     /// How often it was started.
     #[serde(deserialize_with = "countable")]
     pub boot_seq: u64,
+    /// Those that went before, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Disk>,
+}
+
+/// One disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Which one.
+    pub incarnation: String,
+    /// How often it was started.
+    #[serde(deserialize_with = "countable")]
+    pub boot_seq: u64,
+}
+
+/// How many earlier disks of one name are remembered. A Node that always starts empty has a new one each time, and
+/// must not fill the document.
+const EARLIER_MAX: usize = 100;
+
+impl Members {
+    /// Whether this disk, or a later start of it, is noted as gone.
+    fn has_left(&self, disk: &Registration) -> bool {
+        let is_it = |incarnation: &str, boot_seq| {
+            incarnation == disk.incarnation && boot_seq >= disk.boot_seq
+        };
+        self.left.get(&disk.node_id).is_some_and(|left| {
+            is_it(&left.incarnation, left.boot_seq)
+                || left
+                    .earlier
+                    .iter()
+                    .any(|earlier| is_it(&earlier.incarnation, earlier.boot_seq))
+        })
+    }
+
+    /// Notes the disk of a registration that goes. Whether that is news.
+    fn note(&mut self, gone: &Registration) -> bool {
+        if self.has_left(gone) {
+            return false;
+        }
+        let mut earlier = Vec::new();
+        if let Some(before) = self.left.remove(&gone.node_id) {
+            earlier = before.earlier;
+            earlier.push(Disk {
+                incarnation: before.incarnation,
+                boot_seq: before.boot_seq,
+            });
+            earlier.retain(|disk| disk.incarnation != gone.incarnation);
+            earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
+        }
+        let left = Left {
+            incarnation: gone.incarnation.clone(),
+            boot_seq: gone.boot_seq,
+            earlier,
+        };
+        self.left.insert(gone.node_id.clone(), left);
+        true
+    }
 }
 
 /// As [`countable`], for the numbers of a map.
@@ -131,12 +190,13 @@ pub async fn check_cluster(bucket: &Bucket, cluster_id: &str) -> Result<(), Join
 }
 
 /// Writes a Node's registration, for itself or for a Node that cannot reach the bucket. Asked again after a
-/// `Bucket` failure, it wants the same `mark`.
+/// `Bucket` failure, it wants the same `mark`. If it overwrites that of another disk, that one is noted first.
 ///
 /// # Errors
 /// `Refused`, when the document is damaged.
 pub async fn register(
     bucket: &Bucket,
+    cluster_id: &str,
     own: &Registration,
     mark: &str,
 ) -> Result<Registered, JoinFailure> {
@@ -151,8 +211,25 @@ pub async fn register(
             if before.incarnation == own.incarnation && before.boot_seq >= own.boot_seq {
                 return Ok(Registered::OldDisk);
             }
-        } else if has_left_since(bucket, own).await? {
+        }
+        // What goes is noted here before it goes there: whoever looks there first misses neither.
+        let members = bucket.read_as::<Members>(&Document::Members).await?;
+        let (version, members) = members.unzip();
+        let mut members = members.unwrap_or_default();
+        if members.has_left(own) {
             return Ok(Registered::OldDisk);
+        }
+        let before = found.as_ref().map(|(_, before)| before);
+        let another = before.filter(|before| before.incarnation != own.incarnation);
+        if another.is_some_and(|another| members.note(another)) {
+            if version.is_none() {
+                cluster_id.clone_into(&mut members.cluster_id);
+            }
+            match write_members(bucket, version.as_ref(), members).await {
+                Swapped::Won(_) => {}
+                Swapped::Lost(_) => continue,
+                Swapped::Unknown(why) => return Err(why.into()),
+            }
         }
         let next = Registration {
             seq: found.as_ref().map_or(0, |(_, before)| before.seq) + 1,
@@ -171,15 +248,6 @@ pub async fn register(
             Swapped::Unknown(why) => return Err(why.into()),
         }
     }
-}
-
-/// Whether this disk, or a later start of it, was registered before the Node's registration was given up. That
-/// is noted before the registration goes: whoever found none, and looks here then, finds it.
-async fn has_left_since(bucket: &Bucket, own: &Registration) -> Result<bool, JoinFailure> {
-    let found = bucket.read_as::<Members>(&Document::Members).await?;
-    let left = found.and_then(|(_, mut members)| members.left.remove(&own.node_id));
-    Ok(left
-        .is_some_and(|left| left.incarnation == own.incarnation && left.boot_seq >= own.boot_seq))
 }
 
 /// Puts the registration of a running Node back if there is none: somebody gave it up.
@@ -223,14 +291,8 @@ pub(crate) async fn forget(bucket: &Bucket, gone: &Registration) -> Result<(), S
     let name = Document::Members.location();
     let found = bucket.read_as::<Members>(&Document::Members).await;
     let (version, mut members) = found.map_err(text)?.ok_or("there are no members")?;
-    let left = Left {
-        incarnation: gone.incarnation.clone(),
-        boot_seq: gone.boot_seq,
-    };
-    if members.left.get(&gone.node_id) != Some(&left) {
-        members.left.insert(gone.node_id.clone(), left);
-        write_members(bucket, Some(&version), members)
-            .await
+    if members.note(gone) {
+        settled(write_members(bucket, Some(&version), members).await)
             .map_err(|why| format!("write `{name}`: {why}"))?;
     }
     let document = Document::Node(gone.node_id.clone());
@@ -254,12 +316,17 @@ async fn write_members(
     bucket: &Bucket,
     expected: Option<&bucket::Version>,
     mut next: Members,
-) -> Result<(), String> {
+) -> Swapped {
     next.seq += 1;
     next.mark = fresh_mark();
     let body = serde_json::to_vec_pretty(&next).expect("plain structs always serialise");
-    let swapped = bucket.swap(&Document::Members, expected, Bytes::from(body), &next.mark);
-    match swapped.await {
+    bucket
+        .swap(&Document::Members, expected, Bytes::from(body), &next.mark)
+        .await
+}
+
+fn settled(swapped: Swapped) -> Result<(), String> {
+    match swapped {
         Swapped::Won(_) => Ok(()),
         Swapped::Lost(_) => Err("it was changed meanwhile".to_owned()),
         Swapped::Unknown(why) => Err(why.to_string()),
@@ -308,8 +375,7 @@ pub(crate) async fn tend_members(bucket: &Bucket, cluster_id: &str) -> Result<Li
         next.members.entry(node.node_id.clone()).or_insert(free);
     }
     if before.as_ref() != Some(&next) {
-        write_members(bucket, version.as_ref(), next.clone())
-            .await
+        settled(write_members(bucket, version.as_ref(), next.clone()).await)
             .map_err(|why| format!("write `{name}`: {why}"))?;
     }
     let member = |node: &Registration| Member {
@@ -350,7 +416,7 @@ mod tests {
     }
 
     async fn registers(bucket: &Bucket, own: &Registration) -> Registered {
-        register(bucket, own, &own.mark).await.unwrap()
+        register(bucket, "prod", own, &own.mark).await.unwrap()
     }
 
     async fn lies_there(bucket: &Bucket) -> Option<Registration> {
@@ -377,6 +443,77 @@ mod tests {
         forget(&bucket, &listing.registrations[0]).await.unwrap();
         let empty = registers(&bucket, &start("j", 1)).await;
         assert_eq!(empty, Registered::Done, "another disk");
+    }
+
+    #[tokio::test]
+    async fn h13_a_disk_is_known_after_another_one_took_over_its_name() {
+        let bucket = bucket();
+        assert_eq!(registers(&bucket, &start("i", 3)).await, Registered::Done);
+        // No Elector has made the document yet.
+        assert_eq!(registers(&bucket, &start("j", 1)).await, Registered::Done);
+        check_cluster(&bucket, "prod").await.unwrap();
+        for copy in [2, 3] {
+            let registered = registers(&bucket, &start("i", copy)).await;
+            assert_eq!(registered, Registered::OldDisk, "start {copy}");
+        }
+        tend_members(&bucket, "prod").await.unwrap();
+        assert_eq!(registers(&bucket, &start("k", 1)).await, Registered::Done);
+        // The Elector gives up the third: all of them are known, there or not.
+        let listing = tend_members(&bucket, "prod").await.unwrap();
+        forget(&bucket, &listing.registrations[0]).await.unwrap();
+        assert!(lies_there(&bucket).await.is_none());
+        for (disk, newest) in [("i", 3), ("j", 1), ("k", 1)] {
+            let registered = registers(&bucket, &start(disk, newest)).await;
+            assert_eq!(registered, Registered::OldDisk, "disk {disk}");
+        }
+        // The very disk that was lost may be found again: its next start is newer than what is known.
+        assert_eq!(registers(&bucket, &start("i", 4)).await, Registered::Done);
+        assert_eq!(registers(&bucket, &start("j", 2)).await, Registered::Done);
+        let registered = registers(&bucket, &start("i", 4)).await;
+        assert_eq!(registered, Registered::OldDisk, "the newer number counts");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_always_starts_empty_does_not_fill_the_document() {
+        let bucket = bucket();
+        registers(&bucket, &start("first", 1)).await;
+        tend_members(&bucket, "prod").await.unwrap();
+        for number in 0..EARLIER_MAX + 10 {
+            let own = start(&number.to_string(), 1);
+            assert_eq!(registers(&bucket, &own).await, Registered::Done);
+        }
+        let found = bucket.read_as::<Members>(&Document::Members).await;
+        let (_, members) = found.unwrap().unwrap();
+        assert_eq!(members.left["one"].earlier.len(), EARLIER_MAX);
+        let last = start(&(EARLIER_MAX + 8).to_string(), 1);
+        assert_eq!(registers(&bucket, &last).await, Registered::OldDisk);
+    }
+
+    /// As programs read `members.json` that know one disk of each name only.
+    #[derive(Deserialize)]
+    struct OlderMembers {
+        left: BTreeMap<String, OlderLeft>,
+    }
+
+    #[derive(Deserialize)]
+    struct OlderLeft {
+        incarnation: String,
+        boot_seq: u64,
+    }
+
+    #[test]
+    fn older_programs_read_of_the_disk_that_went_last() {
+        let mut members = Members::default();
+        assert!(members.note(&start("i", 3)));
+        let alone = serde_json::to_value(&members).unwrap();
+        assert!(alone["left"]["one"].get("earlier").is_none(), "{alone}");
+        assert!(members.note(&start("j", 1)));
+        assert!(!members.note(&start("i", 2)), "known already");
+        let body = serde_json::to_vec(&members).unwrap();
+        let older: OlderMembers = serde_json::from_slice(&body).unwrap();
+        let older = &older.left["one"];
+        assert_eq!((older.incarnation.as_str(), older.boot_seq), ("j", 1));
+        assert_eq!(serde_json::from_slice::<Members>(&body).unwrap(), members);
     }
 
     #[tokio::test]

@@ -244,7 +244,8 @@ impl Restore<'_> {
             last: meta.last,
             appended: meta.last,
             durable: revision,
-            committed: revision,
+            // More may be committed, beyond the Snapshot: the chain must not contradict it.
+            committed: meta.committed.max(revision),
             epochs: meta.epochs,
             compactions: Compactions::default(),
         })

@@ -306,11 +306,18 @@ pub(super) fn refusal_wire(refusal: &Refusal) -> proto::Refusal {
         Refusal::KeyNotFound => 6,
         Refusal::Unsupported(_) => 7,
         Refusal::RequestTooLarge => 8,
+        Refusal::Compacted { .. } => 9,
+        Refusal::FutureRevision => 10,
+        _ => 0,
+    };
+    let floor = match refusal {
+        Refusal::Compacted { floor } => floor.0,
         _ => 0,
     };
     proto::Refusal {
         kind,
         text: refusal.to_string(),
+        floor,
     }
 }
 
@@ -325,6 +332,10 @@ pub(super) fn refusal(wire: proto::Refusal) -> Refusal {
         6 => Refusal::KeyNotFound,
         7 => Refusal::Unsupported(wire.text),
         8 => Refusal::RequestTooLarge,
+        9 => Refusal::Compacted {
+            floor: Revision(wire.floor),
+        },
+        10 => Refusal::FutureRevision,
         _ => Refusal::Unavailable(wire.text),
     }
 }
@@ -414,6 +425,33 @@ mod tests {
         let bytes = [0x9a, 0x06, 3, b'n', b'e', b'w'];
         let said = proto::Said::decode(&bytes[..]).unwrap();
         assert!(meant(said).unwrap().is_none());
+    }
+
+    #[test]
+    fn refusals_are_the_same_at_the_other_node() {
+        let floor = Revision(7);
+        for told in [
+            Refusal::KeyNotFound,
+            Refusal::Compacted { floor },
+            Refusal::FutureRevision,
+            Refusal::TooManyRequests,
+            Refusal::Unavailable("not now".into()),
+        ] {
+            let bytes = refusal_wire(&told).encode_to_vec();
+            let wire = proto::Refusal::decode(&bytes[..]).unwrap();
+            assert_eq!(refusal(wire), told);
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_an_unknown_kind_is_unavailable_in_its_own_words() {
+        let wire = proto::Refusal {
+            kind: 99,
+            text: "as of tomorrow".into(),
+            floor: 0,
+        };
+        let told = Refusal::Unavailable("as of tomorrow".into());
+        assert_eq!(refusal(wire), told);
     }
 
     #[test]

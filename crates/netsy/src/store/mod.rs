@@ -266,8 +266,21 @@ impl Inner {
             return Err(failure.clone());
         }
         drop(queue);
-        let known = self.meta();
         let found = self.reopen()?;
+        self.scan(Revision::ZERO, found.last, &mut |_| {
+            ControlFlow::Continue(())
+        })?;
+        self.resume(&found);
+        Ok(found)
+    }
+
+    /// Closes every connection, opens the writing one anew, and believes what it shows if nothing is gone.
+    /// All of it with the disk held: a transaction in between would be forgotten.
+    fn reopen(&self) -> Result<Meta, Failure> {
+        self.readers.clear();
+        let mut disk = self.disk.lock();
+        let found = self.open_anew(&mut disk)?;
+        let mut known = self.meta.lock();
         if found.incarnation != known.incarnation
             || found.promised < known.promised
             || found.last < known.last
@@ -279,21 +292,14 @@ impl Inner {
                 why,
             });
         }
-        *self.meta.lock() = found.clone();
-        self.scan(Revision::ZERO, found.last, &mut |_| {
-            ControlFlow::Continue(())
-        })?;
-        self.resume(&found);
+        found.clone_into(&mut known);
         Ok(found)
     }
 
-    /// Closes every connection and opens the writing one anew.
-    fn reopen(&self) -> Result<Meta, Failure> {
-        self.readers.clear();
-        let mut disk = self.disk.lock();
+    fn open_anew(&self, disk: &mut Connection) -> Result<Meta, Failure> {
         if self.home.is_none() {
             // There is no second chance in memory, and nothing to distrust.
-            return schema::read(&disk).map(|(_, meta)| meta);
+            return schema::read(disk).map(|(_, meta)| meta);
         }
         *disk = Connection::open_in_memory().attempt("closing the database")?;
         let (anew, meta) = schema::open(self.home.as_ref(), &self.identity)?;

@@ -217,6 +217,32 @@ async fn what_may_still_land_is_unknown() {
     }
 }
 
+#[tokio::test]
+async fn a_document_that_could_not_be_read_again_is_not_written() {
+    let (bucket, _) = weathered();
+    let version = won(put(&bucket, &Document::Members, None).await);
+    let swap = async |expected, bytes: usize| {
+        let (start, mark) = body(2);
+        let padding = " ".repeat(bytes - start.len());
+        let body = [&start[..], padding.as_bytes()].concat();
+        bucket
+            .swap(&Document::Members, Some(expected), body.into(), &mark)
+            .await
+    };
+    let largest = won(swap(&version, 1 << 20).await);
+    let Swapped::Unknown(why) = swap(&largest, (1 << 20) + 1).await else {
+        panic!("it was written");
+    };
+    let why = why.to_string();
+    assert!(why.contains("`members.json`"), "{why}");
+    assert!(
+        why.contains("it would be 1048577 bytes, over 1 MiB"),
+        "{why}"
+    );
+    let found = bucket.read(&Document::Members).await.unwrap().unwrap();
+    assert_eq!(found.version, largest);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_delayed_swap_is_ours_when_it_lands_and_lost_when_another_came_first() {
     let (bucket, faults) = weathered();

@@ -5,4 +5,5 @@ mod bucket;
 mod chunks;
 mod documents;
 mod places;
+mod restoring;
 mod snapshots;

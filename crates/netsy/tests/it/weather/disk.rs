@@ -92,6 +92,30 @@ async fn an_older_copy_is_noticed_and_set_aside() {
     judge(&place, &ledger, "one").await;
 }
 
+/// As above, but the Node was on another disk in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn h13_an_older_copy_is_noticed_after_another_disk_had_its_name() {
+    let place = Place::new();
+    let ledger = Arc::new(Ledger::default());
+    lives(&place, &ledger, 10).await;
+    let first = incarnation(&place).await;
+    copy(&place.disk("one"), &place.disk("copy"));
+    lives(&place, &ledger, 10).await;
+    std::fs::remove_dir_all(place.disk("one")).unwrap();
+    lives(&place, &ledger, 10).await;
+    assert_ne!(incarnation(&place).await, first);
+    std::fs::remove_dir_all(place.disk("one")).unwrap();
+    copy(&place.disk("copy"), &place.disk("one"));
+    lives(&place, &ledger, 10).await;
+    assert_ne!(
+        incarnation(&place).await,
+        first,
+        "the copy was taken for the disk itself"
+    );
+    shows_everything(&place, &ledger).await;
+    judge(&place, &ledger, "one").await;
+}
+
 /// Flips a bit of the last key in a file of the disk; the first ones may be in a page's waste.
 fn spoil(place: &Place, file: &str) {
     let path = place.disk("one").join(file);

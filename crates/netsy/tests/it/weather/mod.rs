@@ -17,6 +17,7 @@ mod members;
 mod node;
 mod outages;
 mod process;
+mod refused;
 mod snapshots;
 mod status;
 mod two;
