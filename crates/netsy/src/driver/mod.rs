@@ -18,6 +18,7 @@ mod reads;
 mod registration;
 mod restore;
 mod snapshots;
+mod tasks;
 mod window;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -76,6 +77,8 @@ pub(crate) enum Event {
     DiskBack,
     /// The disk does not work yet.
     DiskStillLost(String),
+    /// A task of ours panicked.
+    Fault,
 }
 
 /// What the driver needs to run.
@@ -165,7 +168,7 @@ pub(crate) struct Driver {
     compaction: compaction::Compaction,
     expiry: expiry::Expiry,
     quota: Option<u64>,
-    runtime: tokio::runtime::Handle,
+    runtime: tasks::Tasks,
     events: mpsc::UnboundedSender<Event>,
     /// Records beyond the chain, ascending: what the next Chunks are made of.
     unsent: VecDeque<Encoded>,
@@ -305,7 +308,7 @@ impl Driver {
             answers_stale: parts.answers_stale,
             stale_told_at: 0,
             elector_timeout: parts.elector_timeout,
-            runtime,
+            runtime: tasks::Tasks::new(runtime, events.clone()),
             events,
             unsent: parts.tail.into(),
             batch: Batch::default(),
@@ -362,6 +365,7 @@ impl Driver {
                 Event::Pruned(outcome) => self.pruned(outcome),
                 Event::DiskLost(why) => self.disk_lost(&why),
                 Event::DiskBack => self.disk_back(),
+                Event::Fault => panic!("a task of the driver panicked; see above"),
                 Event::DiskStillLost(why) => {
                     self.recovering = false;
                     tracing::debug!(why, "the local database does not work yet");
