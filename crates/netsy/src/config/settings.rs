@@ -83,7 +83,7 @@ pub static SETTINGS: &[Setting] = &[
     row!("bucket.sse", "bucket", "encryption asked for with each write: `bucket` (whatever the bucket does), `s3` or `kms`", bucket.sse, sse),
     row!("bucket.kms_key_id", none, "the key for `sse = \"kms\"`; without one the service's default key", some bucket.kms_key_id, Given::text),
     row!("bucket.document_timeout", "5s", "how long reading or writing one of the small documents may take before its outcome counts as unknown", bucket.document_timeout, Given::duration),
-    row!("bucket.file_timeout", "60s", "the same for a Chunk, or a part of a Snapshot", bucket.file_timeout, Given::duration),
+    row!("bucket.file_timeout", "60s", "the same for a Chunk, which is given a second more for each MiB, or a part of a Snapshot; to write a Chunk, a quarter of it", bucket.file_timeout, Given::duration),
 
     row!("client.listen", "127.0.0.1:2379", "where etcd clients are accepted", client.listen, Given::address),
     row!("client.advertise_urls", none, "what MemberList tells clients; needed when `listen` is every interface", client.advertise_urls, Given::list),
