@@ -105,6 +105,8 @@ pub struct Parts {
     pub chunk_bytes_max: usize,
     /// Caps of a Chunk.
     pub chunk_records_max: usize,
+    /// Bytes beyond the chain at which nothing more is assigned.
+    pub unflushed_bytes: u64,
     /// When to make Snapshots.
     pub snapshots: SnapshotPolicy,
     /// When to compact.
@@ -171,7 +173,7 @@ pub(crate) struct Driver {
     runtime: tasks::Tasks,
     events: mpsc::UnboundedSender<Event>,
     /// Records beyond the chain, ascending: what the next Chunks are made of.
-    unsent: VecDeque<Encoded>,
+    unsent: window::Unsent,
     /// What this turn asks of the disk.
     batch: Batch,
     /// Whether the batch must be sent now, not with the next one.
@@ -325,7 +327,7 @@ impl Driver {
             told_at: 0,
             upload: None,
             upload_since: 0,
-            window: window::Window::default(),
+            window: window::Window::new(parts.unflushed_bytes),
             versions: effects::Versions::default(),
             unconfirmed: reads::Askers::default(),
             ids: BTreeMap::new(),

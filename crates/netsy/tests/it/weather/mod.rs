@@ -21,3 +21,4 @@ mod snapshots;
 mod status;
 mod two;
 mod waiting;
+mod window;
