@@ -339,6 +339,7 @@ fn parts(config: &Config, started: Started, board: Arc<Board>, metrics: Arc<Metr
         cluster_id: config.cluster_id.clone(),
         chunk_bytes_max: usize::try_from(config.chunks.max_bytes).unwrap_or(usize::MAX),
         chunk_records_max: usize::try_from(config.chunks.max_records).unwrap_or(usize::MAX),
+        unflushed_bytes: config.replication.unflushed_bytes,
         snapshots: driver::SnapshotPolicy {
             newest: restored.snapshot,
             records: config.snapshots.records.unwrap_or(0),

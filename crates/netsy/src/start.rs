@@ -219,6 +219,7 @@ fn bucket_config(config: &Config) -> BucketConfig {
         },
         timeouts: bucket::Timeouts {
             document: wanted.document_timeout,
+            chunk: wanted.file_timeout / 4,
             file: wanted.file_timeout,
             ..bucket::Timeouts::default()
         },
@@ -274,5 +275,21 @@ async fn restore(
                 return Err(RunError::failed(attempted, failure, remedy));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_of_the_bucket_are_the_configured_ones() {
+        let mut config = Config::dev(Path::new("/tmp"), "127.0.0.1:0", "127.0.0.1:0").unwrap();
+        config.bucket.document_timeout = Duration::from_secs(3);
+        config.bucket.file_timeout = Duration::from_secs(200);
+        let timeouts = bucket_config(&config).timeouts;
+        assert_eq!(timeouts.document, Duration::from_secs(3));
+        assert_eq!(timeouts.chunk, Duration::from_secs(50));
+        assert_eq!(timeouts.file, Duration::from_secs(200));
     }
 }

@@ -14,7 +14,7 @@ use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutP
 use rules::revision::Revision;
 
 use super::local::MayBlock;
-use super::{Bucket, Failure, names, patiently, within};
+use super::{Bucket, Failure, grown, names, patiently, within};
 use crate::datafile::chunk::{self, Chunk};
 use crate::datafile::{Damaged, Encoded};
 
@@ -40,10 +40,11 @@ impl Bucket {
         let location = names::chunk(first);
         let mut options = PutOptions::from(PutMode::Create);
         options.extensions.insert(MayBlock);
+        let limit = grown(self.timeouts.chunk, bytes.len() as u64);
         let put = self
-            .files
+            .chunks
             .put_opts(&location, PutPayload::from(bytes), options);
-        let Err(error) = within(self.timeouts.chunk, put).await else {
+        let Err(error) = within(limit, put).await else {
             return Slot::Won;
         };
         let unsettled = self.failure("creating", &location, &error);
@@ -156,14 +157,15 @@ impl Bucket {
         }
     }
 
-    /// A whole object. `None`: there is none.
+    /// A whole Chunk. `None`: there is none.
     async fn fetch(&self, location: &Path) -> Result<Option<Bytes>, Failure> {
         let attempt = || async {
-            let found = self.files.get(location).await?;
+            let found = within(self.timeouts.file, self.chunks.get(location)).await?;
             let size = found.meta.size;
-            complete(found.bytes().await?, size)
+            let limit = grown(self.timeouts.file, size);
+            complete(within(limit, found.bytes()).await?, size)
         };
-        match patiently(|| within(self.timeouts.file, attempt())).await {
+        match patiently(attempt).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failure("reading", location, &error)),

@@ -46,8 +46,10 @@ pub struct Bucket {
     cluster_id: Arc<str>,
     /// Short limits: what waits for a document cannot wait for long.
     documents: Arc<dyn ObjectStore>,
-    /// Long limits: Chunks, Snapshots, lists.
+    /// Long limits: Snapshots, lists.
     files: Arc<dyn ObjectStore>,
+    /// Limits that grow with the size: Chunks.
+    chunks: Arc<dyn ObjectStore>,
     timeouts: Timeouts,
 }
 
@@ -58,9 +60,10 @@ pub struct Timeouts {
     pub connect: Duration,
     /// To read or write a document, from beginning to end.
     pub document: Duration,
-    /// To create a Chunk. Commits wait for it, and sending it again is safe.
+    /// To create a Chunk, and a second more for each MiB: the fence of a new Primary may be large. Commits wait for
+    /// it, and sending it again is safe.
     pub chunk: Duration,
-    /// To read a Chunk, to read or write a part of a Snapshot, or for one page of a list.
+    /// To read a Chunk, and a second more for each MiB; to read or write a part of a Snapshot, or for one page of a list.
     pub file: Duration,
 }
 
@@ -146,7 +149,8 @@ impl Bucket {
             name: name.into(),
             cluster_id: cluster_id.into(),
             documents: Arc::clone(&store),
-            files: store,
+            files: Arc::clone(&store),
+            chunks: store,
             timeouts: Timeouts::default(),
         }
     }
@@ -159,7 +163,7 @@ impl Bucket {
     }
 
     /// The same bucket with a decorator around its stores, such as [`faults::Faults`]. `wrap` is called
-    /// once for the documents and once for the files.
+    /// once each for the documents, the files and the Chunks.
     #[must_use]
     pub fn wrapped(
         mut self,
@@ -167,6 +171,7 @@ impl Bucket {
     ) -> Bucket {
         self.documents = wrap(self.documents);
         self.files = wrap(self.files);
+        self.chunks = wrap(self.chunks);
         self
     }
 
@@ -260,6 +265,11 @@ async fn next(
     found: &mut (impl Stream<Item = object_store::Result<ObjectMeta>> + Unpin),
 ) -> object_store::Result<Option<ObjectMeta>> {
     found.next().await.transpose()
+}
+
+/// `limit`, and a second more for each MiB of `bytes`.
+fn grown(limit: Duration, bytes: u64) -> Duration {
+    limit + Duration::from_secs(bytes >> 20)
 }
 
 /// The answer of `operation`, if it comes within `limit`. One that is late may still take effect.

@@ -16,7 +16,8 @@ use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
 use super::local::LocalFiles;
-use super::{Bucket, Failure, Timeouts};
+use super::{Bucket, Failure, Timeouts, grown};
+use crate::datafile::chunk;
 
 /// Where the bucket is and how to reach it. Only `url` is needed; `Debug` shows no secret.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -94,13 +95,17 @@ pub fn open(config: &BucketConfig, cluster_id: &str) -> Result<Bucket, Failure> 
         })?;
         Ok(Arc::new(PrefixStore::new(store, prefix)))
     };
-    let (documents, files) = match url.scheme() {
+    let [documents, files, chunks] = match url.scheme() {
         "memory" => shared(Arc::new(InMemory::new())),
         "file" => shared(local(&url, &name)?),
-        "s3" | "gs" | "az" => (
-            build(config.timeouts.document)?,
-            build(config.timeouts.file)?,
-        ),
+        "s3" | "gs" | "az" => {
+            let longest = config.timeouts.file.max(config.timeouts.chunk);
+            [
+                build(config.timeouts.document)?,
+                build(config.timeouts.file)?,
+                build(grown(longest, chunk::CAP as u64))?,
+            ]
+        }
         other => {
             return Err(Failure::Unfit(format!(
                 "`{other}` is no kind of bucket; use s3, gs, az, file or memory, as in \
@@ -114,12 +119,13 @@ pub fn open(config: &BucketConfig, cluster_id: &str) -> Result<Bucket, Failure> 
         cluster_id,
         documents,
         files,
+        chunks,
         timeouts,
     })
 }
 
-fn shared(store: Arc<dyn ObjectStore>) -> (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>) {
-    (Arc::clone(&store), store)
+fn shared(store: Arc<dyn ObjectStore>) -> [Arc<dyn ObjectStore>; 3] {
+    [Arc::clone(&store), Arc::clone(&store), store]
 }
 
 fn local(url: &Url, name: &str) -> Result<Arc<dyn ObjectStore>, Failure> {

@@ -241,6 +241,8 @@ pub struct Replication {
     pub upload_age: Duration,
     /// How many committed Records may wait for the bucket.
     pub upload_records: u64,
+    /// How many bytes may wait for the bucket; the next writes are refused.
+    pub unflushed_bytes: u64,
 }
 
 /// `[reads]`: linearizable reads.

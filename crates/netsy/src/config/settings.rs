@@ -83,7 +83,7 @@ pub static SETTINGS: &[Setting] = &[
     row!("bucket.sse", "bucket", "encryption asked for with each write: `bucket` (whatever the bucket does), `s3` or `kms`", bucket.sse, sse),
     row!("bucket.kms_key_id", none, "the key for `sse = \"kms\"`; without one the service's default key", some bucket.kms_key_id, Given::text),
     row!("bucket.document_timeout", "5s", "how long reading or writing one of the small documents may take before its outcome counts as unknown", bucket.document_timeout, Given::duration),
-    row!("bucket.file_timeout", "60s", "the same for a Chunk, or a part of a Snapshot", bucket.file_timeout, Given::duration),
+    row!("bucket.file_timeout", "60s", "the same for a Chunk, which is given a second more for each MiB, or a part of a Snapshot; to write a Chunk, a quarter of it", bucket.file_timeout, Given::duration),
 
     row!("client.listen", "127.0.0.1:2379", "where etcd clients are accepted", client.listen, Given::address),
     row!("client.advertise_urls", none, "what MemberList tells clients; needed when `listen` is every interface", client.advertise_urls, Given::list),
@@ -113,6 +113,7 @@ pub static SETTINGS: &[Setting] = &[
     row!("replication.receipt_timeout", "500ms", "how long Receipts may be missing before everything goes to the bucket at once", replication.receipt_timeout, Given::duration),
     row!("replication.upload_age", "1s", "how long a committed Record may wait for the bucket: what the loss of a majority of disks at once can cost", replication.upload_age, Given::duration),
     row!("replication.upload_records", "10000", "how many committed Records may wait for the bucket", replication.upload_records, Given::count),
+    row!("replication.unflushed_bytes", "256MiB", "how many bytes may wait for the bucket while it is away; at that, writes are told `too many requests`", replication.unflushed_bytes, unflushed),
 
     row!("reads.lease", "2s", "length of the read lease; `off` confirms each batch of reads in the bucket instead, without trust in any clock", reads.lease, Given::duration_or_off),
     row!("reads.when_degraded", "stale", "what a Degraded Replica does with a linearizable read: `stale` answers what it has, `refuse` answers Unavailable (what Kubernetes needs)", reads.when_degraded, when_degraded),
@@ -156,6 +157,17 @@ fn quorum(given: &Given) -> Result<i32, &'static str> {
     let count = i32::try_from(count).map_err(|_| WANTS)?;
     if (1..=7).contains(&count) {
         Ok(count)
+    } else {
+        Err(WANTS)
+    }
+}
+
+/// Every Node keeps it in memory, and one Chunk has to carry it, which takes 1 GiB.
+fn unflushed(given: &Given) -> Result<u64, &'static str> {
+    const WANTS: &str = "a size from 1MiB to 512MiB";
+    let bytes = given.size().map_err(|_| WANTS)?;
+    if (1 << 20..=512 << 20).contains(&bytes) {
+        Ok(bytes)
     } else {
         Err(WANTS)
     }

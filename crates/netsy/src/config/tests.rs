@@ -126,6 +126,10 @@ fn a_wrong_name_or_value_has_its_line_and_what_would_be_right() {
             "netsy.toml:6: `chunks.max_records` wants a whole number above zero, not `0`",
         ),
         (
+            "[replication]\nunflushed_bytes = \"2GiB\"\n",
+            "netsy.toml:6: `replication.unflushed_bytes` wants a size from 1MiB to 512MiB, not `2GiB`",
+        ),
+        (
             "[leases]\nexpire = \"yes\"\n",
             "netsy.toml:6: `leases.expire` wants true or false, not `yes`",
         ),

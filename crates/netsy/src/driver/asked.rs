@@ -8,7 +8,7 @@ use rules::txn::Txn;
 use tokio::sync::oneshot;
 
 use super::reads::Unconfirmed;
-use super::{Answer, Driver, Waiting, wall_clock};
+use super::{Answer, Driver, Waiting};
 use crate::standing::{Outcome, now};
 
 type Reply = oneshot::Sender<Result<Outcome, Refusal>>;
@@ -73,7 +73,7 @@ impl Driver {
             let _ = reply.send(Err(Refusal::NoSpace));
             return;
         }
-        match self.node.assign(change, wall_clock()) {
+        match self.assign(change) {
             Ok(record) => {
                 let revision = record.revision;
                 self.take(record);

@@ -9,7 +9,7 @@ use rules::primary::Tenure;
 use rules::record::Record;
 use rules::revision::Epoch;
 
-use super::{Answer, Driver, Waiting, wall_clock};
+use super::{Answer, Driver, Waiting};
 use crate::standing::now;
 
 /// How many keys are looked at in one tick while a new Primary makes its schedule.
@@ -93,7 +93,7 @@ impl Driver {
         let Some(change) = schedule.due(&self.view.newest(), committed) else {
             return false;
         };
-        let Ok(record) = self.node.assign(&change, wall_clock()) else {
+        let Ok(record) = self.assign(&change) else {
             return false;
         };
         self.waiting.push_back(Waiting {

@@ -18,6 +18,7 @@ mod reads;
 mod registration;
 mod restore;
 mod snapshots;
+mod tasks;
 mod window;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -75,6 +76,8 @@ pub(crate) enum Event {
     DiskBack,
     /// The disk does not work yet.
     DiskStillLost(String),
+    /// A task of ours panicked.
+    Fault,
 }
 
 /// What the driver needs to run.
@@ -101,6 +104,8 @@ pub struct Parts {
     pub chunk_bytes_max: usize,
     /// Caps of a Chunk.
     pub chunk_records_max: usize,
+    /// Bytes beyond the chain at which nothing more is assigned.
+    pub unflushed_bytes: u64,
     /// When to make Snapshots.
     pub snapshots: SnapshotPolicy,
     /// When to compact.
@@ -165,10 +170,10 @@ pub(crate) struct Driver {
     compaction: compaction::Compaction,
     expiry: expiry::Expiry,
     quota: Option<u64>,
-    runtime: tokio::runtime::Handle,
+    runtime: tasks::Tasks,
     events: mpsc::UnboundedSender<Event>,
     /// Records beyond the chain, ascending: what the next Chunks are made of.
-    unsent: VecDeque<Encoded>,
+    unsent: window::Unsent,
     /// What this turn asks of the disk.
     batch: Batch,
     /// Whether the batch must be sent now, not with the next one.
@@ -305,7 +310,7 @@ impl Driver {
             answers_stale: parts.answers_stale,
             stale_told_at: 0,
             elector_timeout: parts.elector_timeout,
-            runtime,
+            runtime: tasks::Tasks::new(runtime, events.clone()),
             events,
             unsent: parts.tail.into(),
             batch: Batch::default(),
@@ -322,7 +327,7 @@ impl Driver {
             told_at: 0,
             upload: None,
             upload_since: 0,
-            window: window::Window::default(),
+            window: window::Window::new(parts.unflushed_bytes),
             versions: effects::Versions::default(),
             unconfirmed: reads::Askers::default(),
             ids: BTreeMap::new(),
@@ -362,6 +367,7 @@ impl Driver {
                 Event::Pruned(outcome) => self.pruned(outcome),
                 Event::DiskLost(why) => self.disk_lost(&why),
                 Event::DiskBack => self.disk_back(),
+                Event::Fault => panic!("a task of the driver panicked; see above"),
                 Event::DiskStillLost(why) => {
                     self.recovering = false;
                     tracing::debug!(why, "the local database does not work yet");

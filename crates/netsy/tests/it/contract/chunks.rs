@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use netsy::bucket::faults::{Fault, Verb, seeded};
-use netsy::bucket::{Bucket, Failure, Slot};
+use netsy::bucket::{Bucket, Failure, Slot, Timeouts};
 use netsy::datafile::{Encoded, Origin, chunk};
 use rules::record::{Kind, Record};
 use rules::revision::{Epoch, Revision};
@@ -316,4 +316,34 @@ async fn settled(bucket: &Bucket, first: u64, writer: &str) -> bool {
             Slot::Damaged(damaged) => panic!("{damaged}"),
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_chunk_is_given_more_time() {
+    let (bucket, faults) = weathered();
+    let limits = Timeouts {
+        chunk: Duration::from_secs(1),
+        file: Duration::from_secs(1),
+        ..Timeouts::default()
+    };
+    let bucket = bucket.with_timeouts(limits);
+    // Noise, as values that do not get smaller.
+    let mut noise = 1_u64;
+    let mut large = record(1, "a").record;
+    let words = std::iter::repeat_with(|| {
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005) ^ (noise >> 29);
+        noise.to_le_bytes()
+    });
+    large.value = words.take((3 << 20) / 8).flatten().collect();
+    let large = [Encoded::new(large)];
+    let bytes = chunk::encode(&origin("a"), &large);
+    assert!(bytes.len() > 3 << 20, "{}", bytes.len());
+    faults.set(|_| Fault::Delay(Duration::from_secs(2)));
+    let small = put(&bucket, 2, 2, "a").await;
+    assert!(
+        matches!(small, Slot::Unknown(_)),
+        "a second is over: {small:?}"
+    );
+    let slot = bucket.put_chunk(Revision(1), bytes, &large).await;
+    assert!(matches!(slot, Slot::Won), "{slot:?}");
 }

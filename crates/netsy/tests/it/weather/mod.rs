@@ -22,3 +22,4 @@ mod snapshots;
 mod status;
 mod two;
 mod waiting;
+mod window;
