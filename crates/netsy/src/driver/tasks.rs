@@ -61,17 +61,22 @@ impl Tasks {
 mod tests {
     use super::*;
 
+    async fn is_told(inbox: &mut mpsc::UnboundedReceiver<Event>) -> bool {
+        let told = tokio::time::timeout(std::time::Duration::from_secs(10), inbox.recv());
+        matches!(told.await, Ok(Some(Event::Fault)))
+    }
+
     #[tokio::test]
     async fn the_loop_is_told_of_a_panic_and_of_nothing_else() {
         let (events, mut inbox) = mpsc::unbounded_channel();
         let tasks = Tasks::new(Handle::current(), events);
         tasks.spawn(async { panic!("on purpose") });
-        assert!(matches!(inbox.recv().await, Some(Event::Fault)));
+        assert!(is_told(&mut inbox).await);
         tasks.spawn_blocking(|| panic!("on purpose"));
-        assert!(matches!(inbox.recv().await, Some(Event::Fault)));
+        assert!(is_told(&mut inbox).await);
         let within = tasks.clone();
         tasks.spawn_blocking(move || within.block_on(async { panic!("on purpose") }));
-        assert!(matches!(inbox.recv().await, Some(Event::Fault)));
+        assert!(is_told(&mut inbox).await);
         let (sender, mut done) = mpsc::unbounded_channel();
         let again = sender.clone();
         tasks.spawn(async move { drop(sender) });
