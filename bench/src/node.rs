@@ -9,6 +9,9 @@ use clap::ValueEnum;
 use crate::chain::Bucket;
 use crate::server::Kind;
 
+/// Judges read the whole history, however long a run is.
+const KEEPS_HISTORY: &str = "[compaction]\nretention = \"off\"\n";
+
 /// Where a Node's bucket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Place {
@@ -74,7 +77,7 @@ impl Placed {
              [bucket]\ndocument_timeout = \"800ms\"\n{}\
              [client]\nlisten = \"127.0.0.1:{port}\"\n\
              [http]\nlisten = \"127.0.0.1:0\"\n\
-             [elector]\nrenew_interval = \"300ms\"\ntimeout = \"2s\"\n{more}",
+             {KEEPS_HISTORY}[elector]\nrenew_interval = \"300ms\"\ntimeout = \"2s\"\n{more}",
             disk(dir).display(),
             self.settings,
         );
@@ -145,7 +148,7 @@ impl Placed {
              [client]\nlisten = \"127.0.0.1:{}\"\n\
              [peer]\nlisten = \"127.0.0.1:{}\"\nadvertise_url = \"http://127.0.0.1:{}\"\n\
              [http]\nlisten = \"127.0.0.1:0\"\n\
-             [reads]\nwhen_degraded = \"refuse\"\nlease = \"{}\"\n{elector}{more}",
+             {KEEPS_HISTORY}[reads]\nwhen_degraded = \"refuse\"\nlease = \"{}\"\n{elector}{more}",
             member.name,
             disk(&member.dir).display(),
             self.settings,
