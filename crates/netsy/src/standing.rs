@@ -385,8 +385,17 @@ impl Handle {
             })
             .map_err(|_| Refusal::NoLeader)?;
         let revision = answer.await.unwrap_or(Err(Refusal::NoLeader))?;
-        self.view.reached(revision).await;
-        Ok(())
+        self.reached(revision).await
+    }
+
+    /// Waits until this Node shows `revision`.
+    ///
+    /// # Errors
+    /// `Unavailable` when the Node closes: it shows nothing new any more.
+    pub async fn reached(&self, revision: Revision) -> Result<(), Refusal> {
+        let shown = self.view.reached(revision);
+        let shown = self.closing.run_until_cancelled(shown).await;
+        shown.ok_or_else(|| Refusal::Unavailable("netsy: the node is closing".into()))
     }
 
     /// What a Replica asks the Primary: a Revision such that a read at or above it is linearizable. A Node

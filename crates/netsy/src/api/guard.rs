@@ -35,7 +35,7 @@ pub(super) struct Guard {
 
 impl Guard {
     async fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let closing = || Refusal::Unavailable("the node is closing".into());
+        let closing = || Refusal::Unavailable("netsy: the node is closing".into());
         if self.handle.closing.is_cancelled() {
             return Err(closing());
         }

@@ -61,7 +61,7 @@ impl Pages {
     /// `Compacted` once the floor has passed the stream's Revision; `Unavailable` when the Node closes.
     pub(super) async fn next(&mut self) -> Result<(RangeStreamResponse, bool), Refusal> {
         if self.door.handle.closing.is_cancelled() {
-            return Err(Refusal::Unavailable("the node is closing".into()));
+            return Err(Refusal::Unavailable("netsy: the node is closing".into()));
         }
         if !self.query.count_only {
             self.query.limit = self.left.map_or(self.page, |left| left.min(self.page));

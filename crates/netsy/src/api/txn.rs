@@ -155,11 +155,7 @@ pub(super) async fn to_wire(
     };
     let newest = outcome.assigned.unwrap_or(outcome.base);
     if branch.iter().any(reads) {
-        door.in_time(async {
-            door.handle.view.reached(newest).await;
-            Ok(())
-        })
-        .await?;
+        door.in_time(door.handle.reached(newest)).await?;
     }
     let mut responses = Vec::with_capacity(branch.len());
     for (place, op) in branch.iter().enumerate() {

@@ -156,8 +156,9 @@ impl Driver {
         self.runtime.spawn(async move {
             let answer = peers.txn(&primary, wire).await;
             if let Ok(outcome) = &answer {
-                // What a client was told, it can read here.
-                view.reached(outcome.assigned.unwrap_or(outcome.base)).await;
+                // What a client was told, it can read here: as long as here is somebody.
+                let shown = view.reached(outcome.assigned.unwrap_or(outcome.base));
+                peers.closing().run_until_cancelled(shown).await;
             }
             let _ = reply.send(answer);
         });

@@ -61,6 +61,12 @@ struct Line {
 }
 
 impl Peers {
+    /// Cancelled when this Node closes.
+    #[must_use]
+    pub fn closing(&self) -> &CancellationToken {
+        &self.0.closing
+    }
+
     /// Nobody known yet. With a `connector` calls go over mutual TLS.
     #[must_use]
     pub fn new(

@@ -13,7 +13,7 @@ use rules::register::{Lock, Register};
 use rustix::process::Signal;
 use tokio::time::timeout;
 
-use super::cluster::{NAMES, register, until_voters};
+use super::cluster::{NAMES, cluster, register, stop, take, until_voters};
 use super::load::{Ledger, Load, judge};
 use super::node::{PATIENCE, Place, channel, until};
 use super::process::Process;
@@ -106,6 +106,30 @@ async fn without_a_bucket_it_gives_up_in_time_and_says_so() {
     );
     load.finish().await;
     judge(&place, &ledger, "one").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_closes_does_not_wait_for_what_it_will_not_see() {
+    let place = Place::new();
+    let mut nodes = cluster(&place).await;
+    let ledger = Arc::new(Ledger::default());
+    for _ in 0..2 {
+        let replica = take(&place, &mut nodes, false).await;
+        let load = Load::start(&ledger, &[replica.clients], 16);
+        let before = ledger.done();
+        until("there is some load", || async {
+            ledger.done() >= before + 50
+        })
+        .await;
+        let began = Instant::now();
+        replica.stop().await.unwrap();
+        // Txns and reads under way wait for the view, which moves no more.
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(3), "it took {took:?} to close");
+        load.finish().await;
+    }
+    stop(nodes).await;
+    judge(&place, &ledger, "four").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -41,7 +41,7 @@ pub(super) async fn until_voters(place: &Place, mut names: Vec<&str>) {
 }
 
 /// Three Nodes, all of them voters.
-async fn cluster(place: &Place) -> Vec<Running> {
+pub(super) async fn cluster(place: &Place) -> Vec<Running> {
     let mut nodes = Vec::new();
     for name in NAMES {
         nodes.push(place.member(name).start().await);
@@ -54,7 +54,7 @@ async fn cluster(place: &Place) -> Vec<Running> {
 }
 
 /// Takes the Primary, or another, out of `nodes`.
-async fn take(place: &Place, nodes: &mut Vec<Running>, primary: bool) -> Running {
+pub(super) async fn take(place: &Place, nodes: &mut Vec<Running>, primary: bool) -> Running {
     let named = register(place).await.primary.expect("there is a primary");
     let is = |node: &Running| (node.name == named.node_id) == primary;
     let at = nodes.iter().position(is).expect("it is among them");
