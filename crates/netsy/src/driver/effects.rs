@@ -295,8 +295,13 @@ impl Driver {
                     Ok(beyond) if beyond.is_empty() => Input::SlotRead(slot, Ok(None)),
                     // Created between the read and the list: it is there to be read.
                     Ok(beyond) if beyond.contains(&slot) => Input::SlotRead(slot, Err(())),
-                    Ok(_) if !can_wait => Input::FellBehind,
-                    Ok(_) | Err(_) => Input::SlotRead(slot, Err(())),
+                    // A list that is made while Chunks are written may lack one and hold the next. What is there
+                    // before the next is: only a slot that is empty still was cleaned up.
+                    Ok(_) => match bucket.get_chunk(slot).await {
+                        Ok(None) if !can_wait => Input::FellBehind,
+                        _ => Input::SlotRead(slot, Err(())),
+                    },
+                    Err(_) => Input::SlotRead(slot, Err(())),
                 },
                 Ok(None) => Input::SlotRead(slot, Ok(None)),
                 Err(failure) if is_damage(&failure) => Input::ChainDamaged(failure.to_string()),

@@ -147,7 +147,9 @@ impl Restore<'_> {
     /// Makes sure that the chain can be read on from the log: otherwise installs a Snapshot.
     async fn find_start(&mut self, log: &mut Log) -> Result<(), RestoreFailure> {
         let chunks = self.bucket.list_chunks(log.tail_slot()).await?;
-        let goes_on = chunks.first().is_none_or(|first| *first == log.tail_slot());
+        let mut goes_on = chunks.first().is_none_or(|first| *first == log.tail_slot());
+        // A list that is made while Chunks are written may lack one and hold the next.
+        goes_on = goes_on || self.bucket.get_chunk(log.tail_slot()).await?.is_some();
         let mut snapshots = self.bucket.list_snapshots().await?;
         self.snapshot = snapshots.last().copied().unwrap_or_default();
         snapshots.retain(|revision| *revision > log.durable);
