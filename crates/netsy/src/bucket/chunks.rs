@@ -32,6 +32,17 @@ pub enum Slot {
     Damaged(Damaged),
 }
 
+/// What is in a slot and beyond it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onward {
+    /// Nothing: the chain ends before it.
+    End,
+    /// A Chunk is in it.
+    GoesOn,
+    /// It is empty, and a Chunk lies at this Revision: what was between was cleaned up, or is missing.
+    Gap(Revision),
+}
+
 impl Bucket {
     /// ONE attempt to put `bytes`, the Chunk of `records`, into the slot `first`, settled by reading back.
     /// To be polled on a thread that may block: local files are written then and there.
@@ -94,6 +105,22 @@ impl Bucket {
         found.retain(|first| *first >= from);
         found.sort_unstable();
         Ok(found)
+    }
+
+    /// What is in `slot`, the end of somebody's log, and beyond it. A list that is made while Chunks are written may
+    /// lack one and hold the next; but what is there before the next is, so a slot that the list lacks is read once more.
+    ///
+    /// # Errors
+    /// As [`Bucket::list_chunks`] and [`Bucket::get_chunk`].
+    pub async fn look_on(&self, slot: Revision) -> Result<Onward, Failure> {
+        match self.list_chunks(slot).await?.first() {
+            None => Ok(Onward::End),
+            Some(first) if *first == slot => Ok(Onward::GoesOn),
+            Some(first) => Ok(match self.get_chunk(slot).await? {
+                Some(_) => Onward::GoesOn,
+                None => Onward::Gap(*first),
+            }),
+        }
     }
 
     /// The chain from the slot `from` to the first empty slot: checked Chunks, each starting where the one

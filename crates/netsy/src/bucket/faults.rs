@@ -86,6 +86,8 @@ pub enum Fault {
     Flip(usize),
     /// The condition of a create or replace is ignored.
     Unconditional,
+    /// A list lacks its first object, as one may that was made while the object was.
+    Lacking,
 }
 
 /// How many operations of each kind have begun, failed ones included.
@@ -268,7 +270,9 @@ async fn happen<T: Send + 'static>(
             path,
             source: "the weather".into(),
         }),
-        Fault::None | Fault::Short(_) | Fault::Flip(_) | Fault::Unconditional => operation.await,
+        Fault::None | Fault::Short(_) | Fault::Flip(_) | Fault::Unconditional | Fault::Lacking => {
+            operation.await
+        }
     }
 }
 
@@ -389,7 +393,7 @@ impl ObjectStore for Faults {
 }
 
 impl Faults {
-    /// `found`, unless the weather has it that the list fails before its first entry.
+    /// `found`, unless the weather has it that the list fails before its first entry, or lacks that.
     fn listed(
         &self,
         prefix: Option<&Path>,
@@ -397,6 +401,7 @@ impl Faults {
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         let folder = prefix.map(Path::to_string).unwrap_or_default();
         let fault = self.ask(Verb::List, &folder);
+        let found = found.skip(usize::from(fault == Fault::Lacking)).boxed();
         async move {
             happen(fault, &folder, std::future::ready(Ok(())))
                 .await

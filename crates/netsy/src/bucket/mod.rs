@@ -26,7 +26,7 @@ use rules::revision::Revision;
 
 use crate::datafile::Damaged;
 
-pub use chunks::Slot;
+pub use chunks::{Onward, Slot};
 pub use document::{Swapped, Version, Versioned, fresh_mark};
 pub use names::Document;
 pub use open::{AccessKey, BucketConfig, install_crypto, open};

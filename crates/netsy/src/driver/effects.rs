@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 
 use super::restore::{is_damage, may_be_late};
 use super::{Answer, Driver, Ended, Event};
-use crate::bucket::{Bucket, Document, Slot, Swapped as Settled, Versioned};
+use crate::bucket::{Bucket, Document, Onward, Slot, Swapped as Settled, Versioned};
 use crate::datafile::{Encoded, chunk, record};
 use crate::log::Seldom;
 use crate::standing::{Outcome, now};
@@ -291,17 +291,11 @@ impl Driver {
                     Ok(true) if !can_wait => Input::FellBehind,
                     Ok(true) | Err(_) => Input::SlotRead(slot, Err(())),
                 },
-                Ok(None) if confirm => match bucket.list_chunks(slot).await {
-                    Ok(beyond) if beyond.is_empty() => Input::SlotRead(slot, Ok(None)),
-                    // Created between the read and the list: it is there to be read.
-                    Ok(beyond) if beyond.contains(&slot) => Input::SlotRead(slot, Err(())),
-                    // A list that is made while Chunks are written may lack one and hold the next. What is there
-                    // before the next is: only a slot that is empty still was cleaned up.
-                    Ok(_) => match bucket.get_chunk(slot).await {
-                        Ok(None) if !can_wait => Input::FellBehind,
-                        _ => Input::SlotRead(slot, Err(())),
-                    },
-                    Err(_) => Input::SlotRead(slot, Err(())),
+                Ok(None) if confirm => match bucket.look_on(slot).await {
+                    Ok(Onward::End) => Input::SlotRead(slot, Ok(None)),
+                    Ok(Onward::Gap(_)) if !can_wait => Input::FellBehind,
+                    // Created since it was read: it is there to be read.
+                    Ok(Onward::GoesOn | Onward::Gap(_)) | Err(_) => Input::SlotRead(slot, Err(())),
                 },
                 Ok(None) => Input::SlotRead(slot, Ok(None)),
                 Err(failure) if is_damage(&failure) => Input::ChainDamaged(failure.to_string()),

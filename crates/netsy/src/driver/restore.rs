@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::progress::Progress;
 use crate::bucket::snapshots::Source as SnapshotSource;
-use crate::bucket::{self, Bucket};
+use crate::bucket::{self, Bucket, Onward};
 use crate::datafile::Encoded;
 use crate::datafile::chunk::Chunk;
 use crate::store::{self, Batch, Store};
@@ -146,24 +146,24 @@ struct Restore<'a> {
 impl Restore<'_> {
     /// Makes sure that the chain can be read on from the log: otherwise installs a Snapshot.
     async fn find_start(&mut self, log: &mut Log) -> Result<(), RestoreFailure> {
-        let chunks = self.bucket.list_chunks(log.tail_slot()).await?;
-        let mut goes_on = chunks.first().is_none_or(|first| *first == log.tail_slot());
-        // A list that is made while Chunks are written may lack one and hold the next.
-        goes_on = goes_on || self.bucket.get_chunk(log.tail_slot()).await?.is_some();
+        let gap = match self.bucket.look_on(log.tail_slot()).await? {
+            Onward::End | Onward::GoesOn => None,
+            Onward::Gap(found) => Some(found),
+        };
         let mut snapshots = self.bucket.list_snapshots().await?;
         self.snapshot = snapshots.last().copied().unwrap_or_default();
         snapshots.retain(|revision| *revision > log.durable);
         let is_empty = log.last == Revision::ZERO;
-        if goes_on && (!is_empty || snapshots.is_empty()) {
+        if gap.is_none() && (!is_empty || snapshots.is_empty()) {
             return Ok(());
         }
-        if self.install_one_of(&snapshots, log).await? || goes_on {
+        if self.install_one_of(&snapshots, log).await? {
             return Ok(());
         }
+        let Some(found) = gap else { return Ok(()) };
         Err(RestoreFailure::Damaged(format!(
-            "the bucket holds the chunk at revision {}, but neither the one at {} nor a good snapshot in \
+            "the bucket holds the chunk at revision {found}, but neither the one at {} nor a good snapshot in \
              between ({}): restore the missing objects",
-            chunks.first().copied().unwrap_or_default(),
             log.tail_slot(),
             self.passed_over()
         )))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use netsy::bucket::faults::{Fault, Verb, seeded};
-use netsy::bucket::{Bucket, Failure, Slot, Timeouts};
+use netsy::bucket::{Bucket, Failure, Onward, Slot, Timeouts};
 use netsy::datafile::{Encoded, Origin, chunk};
 use rules::record::{Kind, Record};
 use rules::revision::{Epoch, Revision};
@@ -125,6 +125,19 @@ async fn fifty_writers_of_one_slot_agree_on_one() {
         }
         assert_eq!(winners, 1, "{what}");
     }
+}
+
+#[tokio::test]
+async fn a_slot_that_a_list_lacks_is_read_before_it_is_called_a_gap() {
+    let (bucket, faults) = weathered();
+    chain(&bucket, 6).await;
+    let on = async |slot| bucket.look_on(Revision(slot)).await.expect("looks");
+    assert_eq!(on(3).await, Onward::GoesOn);
+    faults.once(Verb::List, Fault::Lacking);
+    assert_eq!(on(3).await, Onward::GoesOn);
+    assert_eq!(on(7).await, Onward::End);
+    bucket.delete_chunks(&[Revision(3)]).await.expect("deletes");
+    assert_eq!(on(3).await, Onward::Gap(Revision(5)));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What a Node restores where its disk, the Snapshots and the chain say different things.
 
-use netsy::bucket::Slot;
+use netsy::bucket::faults::{Fault, Verb};
+use netsy::bucket::{Bucket, Slot};
 use netsy::datafile::snapshot::Encoder;
 use netsy::datafile::{Encoded, chunk};
 use netsy::driver::{RestoreFailure, restore};
@@ -25,14 +26,36 @@ fn records(first: u64, last: u64, writer: &str) -> Vec<Encoded> {
         .collect()
 }
 
-#[tokio::test]
-async fn a_chunk_that_contradicts_what_was_committed_beyond_a_snapshot_is_named() {
-    let (bucket, _) = weathered();
+/// An empty disk.
+fn store() -> Store {
     let identity = StoreIdentity {
         cluster_id: CLUSTER.into(),
         node_id: "one".into(),
     };
-    let store = Store::open(None, &identity).unwrap();
+    Store::open(None, &identity).unwrap()
+}
+
+async fn put_chunk(bucket: &Bucket, records: Vec<Encoded>, writer: &str) {
+    let first = records[0].record.revision;
+    let bytes = chunk::encode(&origin(writer), &records);
+    let put = bucket.put_chunk(first, bytes, &records).await;
+    assert!(matches!(put, Slot::Won), "{put:?}");
+}
+
+#[tokio::test]
+async fn a_chain_that_grows_while_it_is_listed_is_no_damage() {
+    let (bucket, faults) = weathered();
+    put_chunk(&bucket, records(1, 2, "a"), "a").await;
+    put_chunk(&bucket, records(3, 4, "a"), "a").await;
+    faults.once(Verb::List, Fault::Lacking);
+    let restored = restore(&bucket, &store(), 1 << 20).await.unwrap();
+    assert_eq!(restored.log.last, Revision(4));
+}
+
+#[tokio::test]
+async fn a_chunk_that_contradicts_what_was_committed_beyond_a_snapshot_is_named() {
+    let (bucket, _) = weathered();
+    let store = store();
     let held = Batch {
         append: records(1, 10, "a"),
         committed: Some(Revision(10)),
@@ -51,10 +74,7 @@ async fn a_chunk_that_contradicts_what_was_committed_beyond_a_snapshot_is_named(
     pieces.push(Ok(encoder.finish().expect("as many as announced")));
     let pieces = futures::stream::iter(pieces);
     bucket.put_snapshot(Revision(5), pieces).await.unwrap();
-    let others = records(6, 7, "b");
-    let bytes = chunk::encode(&origin("b"), &others);
-    let put = bucket.put_chunk(Revision(6), bytes, &others).await;
-    assert!(matches!(put, Slot::Won), "{put:?}");
+    put_chunk(&bucket, records(6, 7, "b"), "b").await;
 
     let Err(RestoreFailure::Damaged(why)) = restore(&bucket, &store, 1 << 20).await else {
         panic!("it is no damage");
