@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use netsy::api::proto::etcdserverpb::watch_client::WatchClient;
 use netsy::api::proto::etcdserverpb::watch_request::RequestUnion;
 use netsy::api::proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
-use netsy::bucket::faults::{Fault, Verb};
-use netsy::bucket::{Document, names};
+use netsy::bucket::Document;
+use netsy::bucket::faults::Fault;
 use rules::register::{Lock, Register};
 use rustix::process::Signal;
 use tokio::time::timeout;
 
-use super::cluster::{NAMES, cluster, register, stop, take, until_voters};
-use super::load::{Ledger, Load, judge};
-use super::node::{PATIENCE, Place, channel, until};
+use super::cluster::{NAMES, cluster, stop, take, voting};
+use super::load::{Ledger, Load, judge, some_load};
+use super::node::{PATIENCE, Place, channel, new_chunks, until};
 use super::process::Process;
 use crate::etcd::bytes;
 
@@ -135,34 +135,20 @@ async fn a_replica_that_closes_does_not_wait_for_what_it_will_not_see() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_closes_brings_to_the_bucket_what_only_voters_held() {
     let place = Place::new();
-    let mut nodes = Vec::new();
-    for name in NAMES {
-        let patient = |config: &mut netsy::config::Config| {
+    let patient = |name| {
+        place.member(name).with(|config| {
             config.replication.upload_age = Duration::from_secs(60);
             config.limits.drain_timeout = Duration::from_secs(10);
-        };
-        nodes.push(place.member(name).with(patient).start().await);
-    }
-    for node in &nodes {
-        node.healthy().await;
-    }
-    until_voters(&place, NAMES.to_vec()).await;
+        })
+    };
+    let mut nodes = voting(&place, NAMES.map(patient)).await;
     let ledger = Arc::new(Ledger::default());
-    let load = Load::start(&ledger, &[nodes[0].clients], 4);
-    until("there is some load", || async { ledger.done() >= 20 }).await;
-    load.finish().await;
-    let named = register(&place).await.primary.unwrap().node_id;
-    let at = nodes.iter().position(|node| node.name == named).unwrap();
-    let primary = nodes.remove(at);
+    some_load(&ledger, &nodes[0]).await;
+    let primary = take(&place, &mut nodes, true).await;
     // The documents are written faster than the Chunk.
-    primary.sky.set(|operation| {
-        let chunk = operation.object.starts_with(names::chunks().as_ref());
-        if chunk && operation.verb == Verb::Create {
-            Fault::Delay(Duration::from_millis(300))
-        } else {
-            Fault::None
-        }
-    });
+    primary
+        .sky
+        .set(new_chunks(Fault::Delay(Duration::from_millis(300))));
     // All of them at once: no Replica is left to bring what it holds to the bucket.
     nodes.push(primary);
     for node in &nodes {

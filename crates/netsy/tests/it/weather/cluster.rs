@@ -11,7 +11,7 @@ use netsy::bucket::faults::Fault;
 use rules::register::Register;
 
 use super::load::{Ledger, Load, judge};
-use super::node::{Place, Running, channel, until};
+use super::node::{Place, Running, Setup, channel, until};
 use crate::etcd::get;
 
 pub(super) const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -42,9 +42,19 @@ pub(super) async fn until_voters(place: &Place, mut names: Vec<&str>) {
 
 /// Three Nodes, all of them voters.
 pub(super) async fn cluster(place: &Place) -> Vec<Running> {
+    voting(place, NAMES.map(|name| place.member(name))).await
+}
+
+/// Three Nodes that take their time to give others up, all of them voters.
+pub(super) async fn calm_cluster(place: &Place) -> Vec<Running> {
+    voting(place, NAMES.map(|name| place.calm_member(name))).await
+}
+
+/// Three Nodes of the usual names as they were set up, all of them voters.
+pub(super) async fn voting(place: &Place, setups: [Setup; 3]) -> Vec<Running> {
     let mut nodes = Vec::new();
-    for name in NAMES {
-        nodes.push(place.member(name).start().await);
+    for setup in setups {
+        nodes.push(setup.start().await);
     }
     for node in &nodes {
         node.healthy().await;

@@ -71,6 +71,20 @@ async fn kept_or_deleted_nothing_is_lost() {
     judge(&place, &ledger, "one").await;
 }
 
+/// The copy of the disk `first` takes the disk's place: the Node does not take it for that, and everything is there.
+async fn the_copy_is_set_aside(place: &Place, ledger: &Arc<Ledger>, first: &str) {
+    std::fs::remove_dir_all(place.disk("one")).unwrap();
+    copy(&place.disk("copy"), &place.disk("one"));
+    lives(place, ledger, 20).await;
+    assert_ne!(
+        incarnation(place).await,
+        first,
+        "the copy was taken for the disk itself"
+    );
+    shows_everything(place, ledger).await;
+    judge(place, ledger, "one").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_copy_is_noticed_and_set_aside() {
     let place = Place::new();
@@ -80,16 +94,7 @@ async fn an_older_copy_is_noticed_and_set_aside() {
     copy(&place.disk("one"), &place.disk("copy"));
     lives(&place, &ledger, 20).await;
     assert_eq!(incarnation(&place).await, first);
-    std::fs::remove_dir_all(place.disk("one")).unwrap();
-    copy(&place.disk("copy"), &place.disk("one"));
-    lives(&place, &ledger, 20).await;
-    assert_ne!(
-        incarnation(&place).await,
-        first,
-        "the copy was taken for the disk itself"
-    );
-    shows_everything(&place, &ledger).await;
-    judge(&place, &ledger, "one").await;
+    the_copy_is_set_aside(&place, &ledger, &first).await;
 }
 
 /// As above, but the Node was on another disk in between.
@@ -104,16 +109,7 @@ async fn h13_an_older_copy_is_noticed_after_another_disk_had_its_name() {
     std::fs::remove_dir_all(place.disk("one")).unwrap();
     lives(&place, &ledger, 10).await;
     assert_ne!(incarnation(&place).await, first);
-    std::fs::remove_dir_all(place.disk("one")).unwrap();
-    copy(&place.disk("copy"), &place.disk("one"));
-    lives(&place, &ledger, 10).await;
-    assert_ne!(
-        incarnation(&place).await,
-        first,
-        "the copy was taken for the disk itself"
-    );
-    shows_everything(&place, &ledger).await;
-    judge(&place, &ledger, "one").await;
+    the_copy_is_set_aside(&place, &ledger, &first).await;
 }
 
 /// Flips a bit of the last key in a file of the disk; the first ones may be in a page's waste.

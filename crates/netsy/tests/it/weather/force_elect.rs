@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netsy::admin::force_elect::{Wish, run};
-use netsy::bucket::faults::{Fault, Verb};
-use netsy::bucket::names;
+use netsy::bucket::faults::Fault;
 use netsy::exit::RunError;
 use rules::revision::Revision;
 
-use super::cluster::{NAMES, register, stop, until_voters};
-use super::load::{Ledger, Load, history, is_one_chain};
-use super::node::{CLUSTER, Place, Running, until};
+use super::cluster::{NAMES, calm_cluster, register, stop, take, until_voters};
+use super::load::{Ledger, Load, history, is_one_chain, some_load};
+use super::node::{CLUSTER, Place, Running, new_chunks, until};
 
 /// What the command says, and how it ends.
 async fn force_elect(place: &Place, accepts_loss: bool) -> (String, Result<(), RunError>) {
@@ -28,16 +27,6 @@ async fn force_elect(place: &Place, accepts_loss: bool) -> (String, Result<(), R
     (said, ended)
 }
 
-async fn some_load(ledger: &Arc<Ledger>, node: &Running) {
-    let load = Load::start(ledger, &[node.clients], 4);
-    let before = ledger.done();
-    until("there is some load", || async {
-        ledger.done() >= before + 20
-    })
-    .await;
-    load.finish().await;
-}
-
 /// The last Revision of the chain in the bucket.
 async fn chain_end(place: &Place) -> u64 {
     let mut chunks = place.bucket().fetch_chunks(Revision(1), 4);
@@ -51,17 +40,9 @@ async fn chain_end(place: &Place) -> u64 {
 /// Three Nodes of which two acknowledged what neither the bucket nor the third has; those two are killed, and
 /// the survivor runs again. Its name, the Primary's, and where the chain ended.
 async fn stranded(place: &Place, ledger: &Arc<Ledger>) -> (Running, String, u64) {
-    let mut nodes = Vec::new();
-    for name in NAMES {
-        nodes.push(place.calm_member(name).start().await);
-    }
-    for node in &nodes {
-        node.healthy().await;
-    }
-    until_voters(place, NAMES.to_vec()).await;
-    let named = register(place).await.primary.unwrap().node_id;
-    let at = nodes.iter().position(|node| node.name == named).unwrap();
-    let primary = nodes.remove(at);
+    let mut nodes = calm_cluster(place).await;
+    let primary = take(place, &mut nodes, true).await;
+    let named = primary.name.clone();
     some_load(ledger, &primary).await;
     let survivor = nodes.remove(0);
     let name = survivor.name.clone();
@@ -70,14 +51,7 @@ async fn stranded(place: &Place, ledger: &Arc<Ledger>) -> (Running, String, u64)
         chain_end(place).await == u64::try_from(ledger.acknowledged()).unwrap()
     })
     .await;
-    primary.sky.set(|operation| {
-        let chunk = operation.object.starts_with(names::chunks().as_ref());
-        if chunk && operation.verb == Verb::Create {
-            Fault::Hang
-        } else {
-            Fault::None
-        }
-    });
+    primary.sky.set(new_chunks(Fault::Hang));
     let end = chain_end(place).await;
     some_load(ledger, &primary).await;
     let other = nodes.remove(0);

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use netsy::api::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use netsy::api::proto::etcdserverpb::{AlarmRequest, AlarmType, RangeRequest, alarm_request};
+use netsy::bucket::Document;
 use netsy::bucket::faults::{Fault, Verb};
-use netsy::bucket::{Document, names};
 use tonic::Code;
 
 use super::load::{Ledger, Load, judge};
-use super::node::{Place, Running, channel, until};
+use super::node::{Place, Running, channel, new_chunks, until};
 use crate::etcd::get;
 
 /// The alarms it raises.
@@ -86,14 +86,7 @@ async fn a_chunk_that_does_not_land_is_shown_and_lands() {
     let ledger = Arc::new(Ledger::default());
     let load = Load::start(&ledger, &[node.clients], 2);
     until("there is some load", || async { ledger.done() >= 10 }).await;
-    node.sky.set(|operation| {
-        let chunk = operation.object.starts_with(names::chunks().as_ref());
-        if chunk && operation.verb == Verb::Create {
-            Fault::Before
-        } else {
-            Fault::None
-        }
-    });
+    node.sky.set(new_chunks(Fault::Before));
     // A linearizable read waits for an upload that takes long; one that asks for less is answered at once.
     let reads = node.kv().range(serializable("k")).await;
     assert!(reads.is_ok(), "{reads:?}");

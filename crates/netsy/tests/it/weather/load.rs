@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-use super::node::{PATIENCE, Place, Running, channel, kv};
+use super::node::{PATIENCE, Place, Running, channel, kv, until};
 use crate::etcd::{Kv, bytes, get, put, revision, unchanged_since};
 
 /// How long a client waits for an answer before it goes away.
@@ -346,6 +346,17 @@ pub(crate) async fn history(node: &Running, start: i64) -> Vec<Written> {
             });
         }
     }
+}
+
+/// Twenty writes and more, through one Node.
+pub(super) async fn some_load(ledger: &Arc<Ledger>, node: &Running) {
+    let load = Load::start(ledger, &[node.clients], 4);
+    let before = ledger.done();
+    until("there is some load", || async {
+        ledger.done() >= before + 20
+    })
+    .await;
+    load.finish().await;
 }
 
 /// Judges the ledger: by a Node under `name` on an empty disk, and by the chain itself.

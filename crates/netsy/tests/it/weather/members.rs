@@ -8,7 +8,7 @@ use netsy::api::proto::etcdserverpb::{Member, MemberListRequest};
 use netsy::bucket::Document;
 use netsy::driver::Members;
 
-use super::cluster::{NAMES, register, stop, until_voters};
+use super::cluster::{NAMES, register, stop, until_voters, voting};
 use super::node::{Place, Running, Setup, channel, until};
 
 /// A member that forgets others soon.
@@ -19,15 +19,7 @@ fn forgetful(place: &Place, name: &str) -> Setup {
 }
 
 async fn cluster(place: &Place) -> Vec<Running> {
-    let mut nodes = Vec::new();
-    for name in NAMES {
-        nodes.push(forgetful(place, name).start().await);
-    }
-    for node in &nodes {
-        node.healthy().await;
-    }
-    until_voters(place, NAMES.to_vec()).await;
-    nodes
+    voting(place, NAMES.map(|name| forgetful(place, name))).await
 }
 
 /// The members as `node` tells them; none while it knows no Elector.

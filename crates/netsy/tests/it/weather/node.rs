@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use netsy::api::proto::etcdserverpb::kv_client::KvClient;
 use netsy::api::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use netsy::api::proto::etcdserverpb::{StatusRequest, StatusResponse};
-use netsy::bucket::faults::{Fault, Faults};
+use netsy::bucket::faults::{Fault, Faults, Operation, Verb};
 use netsy::bucket::local::LocalFiles;
-use netsy::bucket::{Bucket, Timeouts};
+use netsy::bucket::{Bucket, Timeouts, names};
 use netsy::config::{Config, LogFormat, WhenDegraded};
 use netsy::exit::RunError;
 use netsy::{World, run_in};
@@ -38,6 +38,18 @@ pub(crate) const TIMEOUTS: Timeouts = Timeouts {
     chunk: Duration::from_millis(400),
     file: Duration::from_millis(600),
 };
+
+/// Each new Chunk meets `fault`, and nothing else does.
+pub(crate) fn new_chunks(fault: Fault) -> impl Fn(&Operation) -> Fault + Send + 'static {
+    move |operation| {
+        let chunk = operation.object.starts_with(names::chunks().as_ref());
+        if chunk && operation.verb == Verb::Create {
+            fault
+        } else {
+            Fault::None
+        }
+    }
+}
 
 /// What outlives Nodes.
 pub(crate) struct Place {

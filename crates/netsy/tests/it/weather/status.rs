@@ -3,24 +3,11 @@
 use std::time::Duration;
 
 use netsy::admin::status::{Question, Seen, look, table, verdict};
-use netsy::bucket::faults::{Fault, Verb};
-use netsy::bucket::names;
+use netsy::bucket::faults::Fault;
 use netsy::report::Report;
 
-use super::cluster::{NAMES, register, stop, until_voters};
-use super::node::{Place, Running, until};
-
-async fn cluster(place: &Place) -> Vec<Running> {
-    let mut nodes = Vec::new();
-    for name in NAMES {
-        nodes.push(place.calm_member(name).start().await);
-    }
-    for node in &nodes {
-        node.healthy().await;
-    }
-    until_voters(place, NAMES.to_vec()).await;
-    nodes
-}
+use super::cluster::{calm_cluster, register, stop};
+use super::node::{Place, Running, new_chunks, until};
 
 fn question(nodes: &[&Running], cluster: bool) -> Question {
     Question {
@@ -45,7 +32,7 @@ fn of<'a>(seen: &'a [Seen], name: &str) -> &'a Seen {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_shows_who_is_what_and_who_does_not_answer() {
     let place = Place::new();
-    let mut nodes = cluster(&place).await;
+    let mut nodes = calm_cluster(&place).await;
     let written = nodes[0].kv().put("k", "v").await;
     let all: Vec<&Running> = nodes.iter().collect();
     let asked = question(&all, false);
@@ -126,21 +113,14 @@ async fn the_unflushed_window_is_what_the_bucket_lacks() {
     const WRITES: u64 = 20;
     const VALUE: usize = 1_000;
     let place = Place::new();
-    let nodes = cluster(&place).await;
+    let nodes = calm_cluster(&place).await;
     let primary = register(&place).await.primary.unwrap().node_id;
     let primary = nodes.iter().find(|node| node.name == primary).unwrap();
     until("there is nothing to flush", || async {
         window(primary).await.1 == [0.0, 0.0, 0.0]
     })
     .await;
-    primary.sky.set(|operation| {
-        let chunk = operation.object.starts_with(names::chunks().as_ref());
-        if chunk && operation.verb == Verb::Create {
-            Fault::Before
-        } else {
-            Fault::None
-        }
-    });
+    primary.sky.set(new_chunks(Fault::Before));
     let began = std::time::Instant::now();
     for number in 0..WRITES {
         let value = "v".repeat(VALUE);

@@ -11,9 +11,9 @@ use netsy::bucket::faults::{Fault, Operation, Verb};
 use netsy::bucket::names;
 use rules::register::Phase;
 
-use super::cluster::{NAMES, register, stop, until_voters};
-use super::load::{Ledger, Load, judge};
-use super::node::{Place, Running, Setup, until};
+use super::cluster::{NAMES, register, stop, take, until_voters, voting};
+use super::load::{Ledger, judge, some_load};
+use super::node::{Place, Running, Setup, new_chunks, until};
 
 /// Three Nodes whose peer ports outlive them: the Primary and two Replicas.
 struct Trio {
@@ -30,17 +30,8 @@ impl Trio {
             .iter()
             .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
             .collect();
-        let mut nodes = Vec::new();
-        for (name, port) in NAMES.iter().zip(&ports) {
-            nodes.push(place.calm_member(name).at(port).start().await);
-        }
-        for node in &nodes {
-            node.healthy().await;
-        }
-        until_voters(&place, NAMES.to_vec()).await;
-        let named = register(&place).await.primary.unwrap().node_id;
-        let at = nodes.iter().position(|node| node.name == named).unwrap();
-        let primary = nodes.remove(at);
+        let mut nodes = voting(&place, NAMES.map(|name| again(&place, &ports, name))).await;
+        let primary = take(&place, &mut nodes, true).await;
         let replicas = nodes.try_into().ok().unwrap();
         Trio {
             place,
@@ -55,16 +46,6 @@ impl Trio {
 fn again(place: &Place, ports: &[TcpListener], name: &str) -> Setup {
     let at = NAMES.iter().position(|known| *known == name).unwrap();
     place.calm_member(name).at(&ports[at])
-}
-
-async fn some_load(ledger: &Arc<Ledger>, node: &Running) {
-    let load = Load::start(ledger, &[node.clients], 4);
-    let before = ledger.done();
-    until("there is some load", || async {
-        ledger.done() >= before + 20
-    })
-    .await;
-    load.finish().await;
 }
 
 async fn until_active(place: &Place, name: &str) {
@@ -134,14 +115,7 @@ async fn a_voter_that_waits_with_the_best_log_is_named_and_takes_over_when_it_ca
     let names = [primary.name.clone(), other.name.clone(), best.name.clone()];
     other.kill().await;
     // Two disks acknowledge what the bucket does not get any more.
-    primary.sky.set(|operation| {
-        let chunk = operation.object.starts_with(names::chunks().as_ref());
-        if chunk && operation.verb == Verb::Create {
-            Fault::Hang
-        } else {
-            Fault::None
-        }
-    });
+    primary.sky.set(new_chunks(Fault::Hang));
     some_load(&ledger, &primary).await;
     primary.kill().await;
     best.kill().await;

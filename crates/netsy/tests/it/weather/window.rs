@@ -9,7 +9,7 @@ use netsy::bucket::names;
 use rules::revision::Revision;
 use tonic::{Code, Status};
 
-use super::cluster::{NAMES, register, stop, until_voters};
+use super::cluster::{NAMES, stop, take, voting};
 use super::load::is_one_chain;
 use super::node::{PATIENCE, Place, Running, until};
 use crate::etcd::{delete, get, put};
@@ -39,22 +39,15 @@ async fn there(node: &Running, key: &str) -> Option<Vec<u8>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_for_the_bucket_has_a_limit_and_outlives_the_primary() {
     let place = Place::new();
-    let mut nodes = Vec::new();
-    for name in NAMES {
-        let setup = place.calm_member(name).with(|config| {
+    let limited = |name| {
+        place.calm_member(name).with(|config| {
             config.replication.unflushed_bytes = LIMIT;
             config.replication.receipt_timeout = Duration::from_secs(10);
             config.limits.drain_timeout = Duration::from_millis(500);
-        });
-        nodes.push(setup.start().await);
-    }
-    for node in &nodes {
-        node.healthy().await;
-    }
-    until_voters(&place, NAMES.to_vec()).await;
-    let named = register(&place).await.primary.unwrap().node_id;
-    let at = nodes.iter().position(|node| node.name == named).unwrap();
-    let primary = nodes.remove(at);
+        })
+    };
+    let mut nodes = voting(&place, NAMES.map(limited)).await;
+    let primary = take(&place, &mut nodes, true).await;
     write(&primary, put("early", "v")).await.unwrap();
     for node in nodes.iter().chain([&primary]) {
         node.sky.set(|_| Fault::Hang);

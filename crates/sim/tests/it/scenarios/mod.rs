@@ -81,3 +81,25 @@ fn another_writes_and_the_old_one_reads(scene: &mut Scene) {
     scene.read(P);
     scene.run(1_000);
 }
+
+/// Three Nodes that vote. B is the Elector, and the youngest: it is named where logs are equal.
+fn b_is_the_youngest() -> Scene {
+    let mut scene = Scene::with_elector(Cluster::quiet(3));
+    scene.kill(B);
+    scene.start_and_wait(B);
+    scene.until("B is elector and follows", |scene| {
+        scene.is_elector(B) && scene.follows(B)
+    });
+    scene
+}
+
+/// P has given up its voters, and dies with `chunks` on their way. B, which knows nothing of late, needs nobody's promise.
+fn b_takes_over_without_voters(mut scene: Scene, chunks: Held) {
+    scene.until("nobody votes", |scene| scene.register().voters.is_empty());
+    scene.kill(P);
+    scene.drop_held(chunks);
+    scene.pause(A);
+    scene.wake(B);
+    scene.until("B is active", |scene| scene.is_active(B));
+    scene.ends_well();
+}

@@ -8,7 +8,7 @@ use sim::cluster::Cluster;
 use sim::scene::{Scene, chunk_of, disk_of, message_to, register_of, register_reads_of};
 use sim::world::Happening;
 
-use super::{A, B, P, on_the_bucket};
+use super::{A, B, P, b_is_the_youngest, b_takes_over_without_voters, on_the_bucket};
 
 /// H2b: two Electors, one after the other, and the first one's swap that names a Primary lands late. One epoch has one
 /// name; the second Elector has claimed the next.
@@ -52,13 +52,7 @@ fn h3_a_swap_without_an_answer_is_not_lost() {
         scene.told(write)
     );
     scene.let_go(swap);
-    scene.until("nobody votes", |scene| scene.register().voters.is_empty());
-    scene.kill(P);
-    scene.drop_held(chunks);
-    scene.pause(A);
-    scene.wake(B);
-    scene.until("B is active", |scene| scene.is_active(B));
-    scene.ends_well();
+    b_takes_over_without_voters(scene, chunks);
 }
 
 /// H4, and the ancestor's H7: P dies after it has sent Revision 2 to A, and starts again at once, with a disk that knows
@@ -87,13 +81,7 @@ fn h4_a_tenure_lives_in_one_process() {
 /// disk and A hold from then on must not count: B and P's promise are enough to name B.
 #[test]
 fn h5_a_primary_that_promises_counts_no_more() {
-    let mut scene = Scene::with_elector(Cluster::quiet(3));
-    // B is the youngest, and named where logs are equal.
-    scene.kill(B);
-    scene.start_and_wait(B);
-    scene.until("B is elector and follows", |scene| {
-        scene.is_elector(B) && scene.follows(B)
-    });
+    let mut scene = b_is_the_youngest();
     let chunks = scene.hold(chunk_of(P));
     // P's clock is slow: it misses nobody.
     scene.set_clock(P, 300);
@@ -124,12 +112,7 @@ fn h5_a_primary_that_promises_counts_no_more() {
 /// without the promise, hears an old word of P, and follows it again.
 #[test]
 fn a_promise_is_on_disk_before_it_is_given() {
-    let mut scene = Scene::with_elector(Cluster::quiet(3));
-    scene.kill(B);
-    scene.start_and_wait(B);
-    scene.until("B is elector and follows", |scene| {
-        scene.is_elector(B) && scene.follows(B)
-    });
+    let mut scene = b_is_the_youngest();
     let old_word = scene.hold(message_to(A, |message| match message {
         Message::State(state) => {
             let register = state.register.as_ref();
@@ -171,13 +154,7 @@ fn a_promise_is_on_disk_before_it_is_given() {
 /// assigns. A's Receipt would make a quorum with P that those who promised do not meet.
 #[test]
 fn ancestor_h4_a_voter_that_promised_receipts_nothing_older() {
-    let mut scene = Scene::with_elector(Cluster::quiet(3));
-    // B is the youngest, and named where logs are equal.
-    scene.kill(B);
-    scene.start_and_wait(B);
-    scene.until("B is elector and follows", |scene| {
-        scene.is_elector(B) && scene.follows(B)
-    });
+    let mut scene = b_is_the_youngest();
     let chunks = scene.hold(chunk_of(P));
     let register = scene.hold(register_reads_of(P));
     scene.set_clock(P, 300);

@@ -7,7 +7,7 @@ use sim::clients::{Op, Told};
 use sim::cluster::Cluster;
 use sim::scene::{Scene, chunk_of, register_of};
 
-use super::{A, B, P};
+use super::{A, B, P, b_takes_over_without_voters};
 
 /// A write that P and A hold, and B does not; the bucket has none of it. It is acknowledged.
 fn held_by_two(cluster: Cluster) -> Scene {
@@ -56,13 +56,7 @@ fn h8_the_gate_is_shut_while_the_voters_change() {
     scene.run(1_000);
     assert!(is_open(&scene, write), "{:?}", scene.told(write));
     scene.let_go(swap);
-    scene.until("nobody votes", |scene| scene.register().voters.is_empty());
-    scene.kill(P);
-    scene.drop_held(chunks);
-    scene.pause(A);
-    scene.wake(B);
-    scene.until("B is active", |scene| scene.is_active(B));
-    scene.ends_well();
+    b_takes_over_without_voters(scene, chunks);
 }
 
 /// H13: A holds what P acknowledged, and comes back with its disk as it was before. Its number of starts tells: it is
