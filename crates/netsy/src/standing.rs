@@ -325,6 +325,12 @@ impl Board {
     }
 }
 
+/// What is told whoever comes, or waits, when the Node closes.
+#[must_use]
+pub fn closing() -> Refusal {
+    Refusal::Unavailable("netsy: the node is closing".into())
+}
+
 /// What a door holds of the running Node. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
@@ -395,7 +401,7 @@ impl Handle {
     pub async fn reached(&self, revision: Revision) -> Result<(), Refusal> {
         let shown = self.view.reached(revision);
         let shown = self.closing.run_until_cancelled(shown).await;
-        shown.ok_or_else(|| Refusal::Unavailable("netsy: the node is closing".into()))
+        shown.ok_or_else(closing)
     }
 
     /// What a Replica asks the Primary: a Revision such that a read at or above it is linearizable. A Node

@@ -22,7 +22,7 @@ use tracing::error;
 
 use super::metrics::Call;
 use super::{Metrics, status};
-use crate::standing::Handle;
+use crate::standing::{Handle, closing};
 
 /// What the guard looks at.
 #[derive(Clone, Debug)]
@@ -35,7 +35,6 @@ pub(super) struct Guard {
 
 impl Guard {
     async fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let closing = || Refusal::Unavailable("netsy: the node is closing".into());
         if self.handle.closing.is_cancelled() {
             return Err(closing());
         }

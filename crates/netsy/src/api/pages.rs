@@ -11,6 +11,7 @@ use rules::revision::Revision;
 
 use super::proto::etcdserverpb::{RangeRequest, RangeResponse, RangeStreamResponse};
 use super::{Door, MAX_REQUEST_BYTES, range};
+use crate::standing::closing;
 use crate::view::{RangeAnswer, RangeQuery, SortOrder, SortTarget};
 
 const FIRST_PAGE: i64 = 100;
@@ -61,7 +62,7 @@ impl Pages {
     /// `Compacted` once the floor has passed the stream's Revision; `Unavailable` when the Node closes.
     pub(super) async fn next(&mut self) -> Result<(RangeStreamResponse, bool), Refusal> {
         if self.door.handle.closing.is_cancelled() {
-            return Err(Refusal::Unavailable("netsy: the node is closing".into()));
+            return Err(closing());
         }
         if !self.query.count_only {
             self.query.limit = self.left.map_or(self.page, |left| left.min(self.page));
