@@ -8,7 +8,7 @@ use sim::cluster::Cluster;
 use sim::scene::{Scene, chain_reads_of, chunk_of, register_of, register_reads_of};
 use sim::world::Happening;
 
-use super::{A, B, P, on_the_bucket, on_the_own_disk_alone};
+use super::{A, B, P, another_is_active, on_the_bucket, on_the_own_disk_alone};
 
 /// H1: P's own disk alone holds Revision 2 of epoch 1. Epoch 2 takes the slot and never becomes active; epoch 3 does.
 /// Compared by tables that know epochs 1 and 3 only, P would keep its Record.
@@ -144,10 +144,7 @@ fn ancestor_h2_a_primary_that_only_the_bucket_hears_gives_way() {
     let register = scene.hold(register_reads_of(P));
     scene.part(P, A);
     scene.part(P, B);
-    scene.until("another is active", |scene| {
-        scene.is_active(A) || scene.is_active(B)
-    });
-    let next = if scene.is_active(A) { A } else { B };
+    let next = another_is_active(&mut scene, &[A, B]);
     scene.write_and_wait(next);
     let write = scene.write(P);
     scene.run(3_000);
@@ -341,10 +338,7 @@ fn b13_what_waited_for_the_bucket_ends_with_the_tenure() {
         scene.write_and_wait(P);
     }
     scene.pause(P);
-    scene.until("another is active", |scene| {
-        scene.is_active(A) || scene.is_active(B)
-    });
-    let next = if scene.is_active(A) { A } else { B };
+    let next = another_is_active(&mut scene, &[A, B]);
     scene.write_and_wait(next);
     scene.wake(P);
     scene.until("P follows", |scene| scene.follows(P));

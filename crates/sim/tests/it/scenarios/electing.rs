@@ -7,7 +7,7 @@ use rules::revision::Epoch;
 use sim::cluster::Cluster;
 use sim::scene::{Scene, lock_of_others, message_to, register_of};
 
-use super::{A, B, P, on_the_bucket};
+use super::{A, B, P, another_is_active, on_the_bucket};
 
 fn somebody_is_active(scene: &Scene) -> bool {
     (0..5).any(|index| scene.knows(index) && scene.is_active(index))
@@ -153,10 +153,7 @@ fn b10_a_primary_that_nobody_knows_any_more_is_replaced() {
 fn b11_two_that_call_themselves_primary_do_not_block_an_elector() {
     let mut scene = Scene::with_elector(on_the_bucket(3));
     scene.pause(P);
-    scene.until("another is active", |scene| {
-        scene.is_active(A) || scene.is_active(B)
-    });
-    let next = if scene.is_active(A) { A } else { B };
+    let next = another_is_active(&mut scene, &[A, B]);
     scene.wake(P);
     scene.run(10);
     scene.kill(next);

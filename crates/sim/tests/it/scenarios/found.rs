@@ -8,8 +8,8 @@ use sim::scene::{Scene, chain_reads_of, chunk_of, disk_of, lock_of_others, regis
 use sim::world::Happening;
 
 use super::{
-    A, B, C, ELECTOR, P, another_writes_and_the_old_one_reads, heard_by_its_elector_only,
-    on_the_bucket, on_the_own_disk_alone,
+    A, B, C, ELECTOR, P, another_is_active, another_writes_and_the_old_one_reads,
+    heard_by_its_elector_only, on_the_bucket, on_the_own_disk_alone,
 };
 
 #[test]
@@ -126,10 +126,7 @@ fn a_cut_that_was_lost_with_the_disk_is_asked_for_again() {
     let mut scene = Scene::running(Cluster::quiet(3));
     let (chunks, _) = on_the_own_disk_alone(&mut scene, &[A, B]);
     scene.pause(P);
-    scene.until("another is active", |scene| {
-        scene.is_active(A) || scene.is_active(B)
-    });
-    let next = if scene.is_active(A) { A } else { B };
+    let next = another_is_active(&mut scene, &[A, B]);
     scene.drop_held(chunks);
     for other in [A, B] {
         scene.heal(P, other);

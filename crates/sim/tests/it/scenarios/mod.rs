@@ -68,15 +68,16 @@ fn heard_by_its_elector_only(cluster: Cluster) -> Scene {
     scene
 }
 
+/// Waits until one of `others` is Active: which.
+fn another_is_active(scene: &mut Scene, others: &[usize]) -> usize {
+    let active = |scene: &Scene| others.iter().copied().find(|index| scene.is_active(*index));
+    scene.until("another is active", |scene| active(scene).is_some());
+    active(scene).expect("it was just now")
+}
+
 /// Another Node becomes Primary and acknowledges a write; then the old one is asked.
 fn another_writes_and_the_old_one_reads(scene: &mut Scene) {
-    let others = [A, B, C, ELECTOR];
-    scene.until("somebody else is active", |scene| {
-        others.iter().any(|index| scene.is_active(*index))
-    });
-    let mut active = others.into_iter().filter(|index| scene.is_active(*index));
-    let next = active.next().expect("it was just now");
-    drop(active);
+    let next = another_is_active(scene, &[A, B, C, ELECTOR]);
     scene.write_and_wait(next);
     scene.read(P);
     scene.run(1_000);

@@ -8,8 +8,8 @@ use sim::scene::{Scene, chunk_of, lock_of_others, message_to, register_reads_of}
 use sim::world::Happening;
 
 use super::{
-    A, B, ELECTOR, P, another_writes_and_the_old_one_reads, heard_by_its_elector_only,
-    on_the_bucket, on_the_own_disk_alone,
+    A, B, ELECTOR, P, another_is_active, another_writes_and_the_old_one_reads,
+    heard_by_its_elector_only, on_the_bucket, on_the_own_disk_alone,
 };
 
 /// H10: the Elector that granted P's lease gives up the lock, and the next one, whom the voters tell that they hear
@@ -42,10 +42,7 @@ fn h10_a_primary_that_closes_answers_nothing() {
     scene.close(P);
     scene.part(P, A);
     scene.part(P, B);
-    scene.until("another is active", |scene| {
-        scene.is_active(A) || scene.is_active(B)
-    });
-    let next = if scene.is_active(A) { A } else { B };
+    let next = another_is_active(&mut scene, &[A, B]);
     scene.write_and_wait(next);
     scene.read(P);
     scene.run(50);
@@ -78,10 +75,7 @@ fn s1_a_primary_that_was_replaced_answers_nothing() {
     let register = scene.hold(register_reads_of(P));
     scene.part(P, A);
     scene.part(P, B);
-    scene.until("another is active", |scene| {
-        scene.is_active(A) || scene.is_active(B)
-    });
-    let next = if scene.is_active(A) { A } else { B };
+    let next = another_is_active(&mut scene, &[A, B]);
     scene.write_and_wait(next);
     assert!(scene.is_active(P), "it knows nothing");
     let read = scene.read(P);
