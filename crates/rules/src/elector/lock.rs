@@ -68,6 +68,7 @@ impl Elector {
                 if self.renewed.is_none() {
                     self.since = now;
                     self.register_known = false;
+                    self.register_read_is_old = self.register_reading;
                     self.register_read_at = now;
                     self.appointing = None;
                     self.signs.clear();

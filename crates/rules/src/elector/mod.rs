@@ -45,7 +45,7 @@ pub struct Elector {
     /// Whether `register` is what the store held when we last looked (`None` then means: absent).
     register_known: bool,
     register_reading: bool,
-    /// Whether a swap was settled since the read that is on its way was asked.
+    /// Whether a swap was settled, or the lock won, since the read that is on its way was asked.
     register_read_is_old: bool,
     register_read_at: Moment,
     register_swap: Option<Pending<Register>>,
@@ -155,7 +155,8 @@ impl Elector {
     /// A Node tells how it is: what the Elector answers, if this Node is the Elector.
     ///
     /// A grant lets the Primary of the register answer linearizable reads for the register's lease, counted
-    /// from when it *sent* this Heartbeat. None is given once the next epoch is being claimed.
+    /// from when it *sent* this Heartbeat. None is given once the next epoch is being claimed, nor before the
+    /// register was read as Elector: others may have named somebody since.
     pub fn heartbeat(
         &mut self,
         now: Moment,
@@ -190,12 +191,14 @@ impl Elector {
 
     fn may_grant(&self, from: &Identity, heartbeat: &Heartbeat) -> bool {
         let idle = self.register_swap.is_none() && self.appointing.is_none();
-        idle && self.register().is_some_and(|register| {
-            register.phase == Phase::Active
-                && register.lease > 0
-                && register.primary.as_ref() == Some(from)
-                && heartbeat.tenure == Some((register.epoch, true))
-        })
+        let knows = self.register_known;
+        idle && knows
+            && self.register().is_some_and(|register| {
+                register.phase == Phase::Active
+                    && register.lease > 0
+                    && register.primary.as_ref() == Some(from)
+                    && heartbeat.tenure == Some((register.epoch, true))
+            })
     }
 
     /// Somebody has promised `epoch`: whatever is lower is refused.
@@ -294,6 +297,7 @@ impl Elector {
     /// The store answered what the register is.
     ///
     /// It is not heeded while a swap is on its way, or if one was settled since it was asked: that is the newer word.
+    /// Nor if the lock was won since: until then others named Primaries.
     pub fn register_read(&mut self, found: Option<Held<Register>>) {
         self.register_reading = false;
         let is_old = core::mem::take(&mut self.register_read_is_old);

@@ -2,6 +2,7 @@
 
 use rules::message::Message;
 use rules::revision::Revision;
+use rules::step::Input;
 use sim::clients::Told;
 use sim::cluster::Cluster;
 use sim::scene::{Scene, chunk_of, lock_of_others, message_to, register_reads_of};
@@ -27,6 +28,58 @@ fn h10_nobody_is_named_while_a_lease_may_run() {
     another_writes_and_the_old_one_reads(&mut scene);
     scene.drop_held(others);
     scene.mend_disk(ELECTOR);
+    scene.ends_well();
+}
+
+/// P sleeps, and hears nothing of A, which becomes Elector and Primary, writes, and gives up the lock. P wakes and takes
+/// it.
+fn the_old_primary_takes_the_lock(scene: &mut Scene) {
+    scene.part(P, A);
+    scene.pause(P);
+    scene.until("A is active", |scene| scene.is_active(A));
+    scene.write_and_wait(A);
+    let others = scene.hold(lock_of_others(P));
+    scene.break_disk(A);
+    scene.run(2_000);
+    scene.wake(P);
+    scene.until("P is elector", |scene| scene.is_elector(P));
+    assert!(scene.is_active(P), "it knows nothing");
+    scene.drop_held(others);
+}
+
+/// H10, decision 0027: P, which was Elector, too, takes the lock again. What it knew of the register is from before: it
+/// grants itself nothing by that.
+#[test]
+fn h10_whoever_takes_the_lock_grants_nothing_before_it_has_looked() {
+    let mut scene = Scene::running(on_the_bucket(2));
+    scene.run(3_000);
+    let looks = scene.hold(register_reads_of(P));
+    the_old_primary_takes_the_lock(&mut scene);
+    scene.read(P);
+    scene.run(300);
+    assert!(!scene.has_lease(P));
+    scene.let_go(looks);
+    scene.mend_disk(A);
+    scene.ends_well();
+}
+
+/// H10, decision 0027: P had asked for the register before it slept. The answer comes when it has taken the lock, and is
+/// older than that.
+#[test]
+fn h10_a_look_from_before_the_lock_grants_nothing() {
+    let mut scene = Scene::with_elector(on_the_bucket(2));
+    let old = scene
+        .hold(|index, what| index == P && matches!(what, Happening::Input(Input::RegisterRead(_))));
+    scene.until("P has asked", |scene| scene.held(old) > 0);
+    the_old_primary_takes_the_lock(&mut scene);
+    let looks = scene.hold(register_reads_of(P));
+    scene.let_go(old);
+    scene.run(100);
+    scene.read(P);
+    scene.run(300);
+    assert!(!scene.has_lease(P));
+    scene.let_go(looks);
+    scene.mend_disk(A);
     scene.ends_well();
 }
 
