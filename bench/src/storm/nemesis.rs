@@ -66,6 +66,8 @@ pub(super) struct Nemesis<'a> {
     cuts: Vec<(Instant, Vec<(usize, usize)>)>,
     /// Full disks.
     full: Vec<(Instant, usize)>,
+    /// When each Node's disk was given room again.
+    freed: Vec<Instant>,
     /// Disks that are gone.
     gone: HashSet<String>,
     wiped: Option<Instant>,
@@ -96,6 +98,7 @@ impl<'a> Nemesis<'a> {
             started: vec![Instant::now(); nodes],
             cuts: Vec::new(),
             full: Vec::new(),
+            freed: vec![Instant::now(); nodes],
             gone: HashSet::new(),
             wiped: None,
             done: BTreeMap::new(),
@@ -155,6 +158,7 @@ impl<'a> Nemesis<'a> {
         if let Some(disks) = self.disks {
             for (_, index) in self.full.extract_if(.., |(until, _)| now >= *until) {
                 disks.free(index)?;
+                self.freed[index] = now;
             }
         }
         Ok(())
@@ -167,8 +171,11 @@ impl<'a> Nemesis<'a> {
                 State::Up => {
                     if let Some(status) = node.ended() {
                         let (name, why) = (&node.member.name, node.last_words());
-                        // Nobody can start on a full disk.
-                        if !self.full.iter().any(|(_, full)| *full == index) {
+                        // Nobody can start on a full disk, or on one that was full as it tried.
+                        let freed = self.freed[index];
+                        let full = self.full.iter().any(|(_, full)| *full == index)
+                            || freed > self.started[index] && now < freed + YOUNG;
+                        if !full {
                             self.shared
                                 .accuse(format!("{name} ended by itself with {status}: {why}"));
                         }

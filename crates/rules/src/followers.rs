@@ -18,8 +18,6 @@ use crate::step::Effect;
 
 /// The most Records a Replica may be sent beyond its Receipts.
 const WINDOW: u64 = 4096;
-/// The most Records of one message.
-const PIECE: u64 = 512;
 /// How many Records behind a Replica may be and count as caught up.
 const LAG: u64 = 1000;
 
@@ -31,6 +29,8 @@ pub(crate) struct Follower {
     stream: u64,
     /// Sent up to here.
     sent: Revision,
+    /// Nothing more is sent before a Receipt for this.
+    holds: Revision,
     /// Told that this is committed, and that durable.
     told: (Revision, Revision),
     receipted: Revision,
@@ -83,6 +83,7 @@ impl Node {
             boot_seq: hello.boot_seq,
             stream: hello.stream,
             sent: agreed,
+            holds: Revision::ZERO,
             told: (Revision::ZERO, Revision::ZERO),
             receipted: receipted.min(agreed),
             heard: now,
@@ -123,6 +124,16 @@ impl Node {
         }
     }
 
+    /// A Replica was sent less than it was to be: as much as is sent at once, up to `upto`. The rest waits until
+    /// that has arrived, so that no more is on its way than was meant to be.
+    pub(crate) fn sent_less(&mut self, to: &str, stream: u64, upto: Revision) {
+        let follower = self.followers.get_mut(to);
+        if let Some(follower) = follower.filter(|follower| follower.stream == stream) {
+            follower.sent = follower.sent.min(upto).max(follower.receipted);
+            follower.holds = follower.sent;
+        }
+    }
+
     /// What each Replica is to be sent now.
     pub(crate) fn replicate(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let (Some(epoch), true) = (self.tenure.epoch(), self.tenure.writes()) else {
@@ -142,29 +153,31 @@ impl Node {
             if overtaken || now >= follower.heard + self.settings.primary_timeout {
                 continue;
             }
-            loop {
-                let room = WINDOW.saturating_sub(follower.sent.since(follower.receipted));
-                let waits = self.log.last.since(follower.sent).min(PIECE).min(room);
-                if waits == 0 && follower.told == log && now < follower.keep_at {
-                    break;
-                }
-                let after = follower.sent;
-                follower.sent = Revision(after.0 + waits);
-                follower.told = log;
-                follower.keep_at = now + self.settings.heartbeat_interval;
-                effects.push(Effect::Replicate {
-                    to: name.clone(),
-                    head: Records {
-                        epoch,
-                        stream: follower.stream,
-                        after,
-                        records: Vec::new(),
-                        committed: self.log.committed,
-                        durable,
-                    },
-                    upto: follower.sent,
-                });
+            let room = if follower.receipted < follower.holds {
+                0
+            } else {
+                WINDOW.saturating_sub(follower.sent.since(follower.receipted))
+            };
+            let waits = self.log.last.since(follower.sent).min(room);
+            if waits == 0 && follower.told == log && now < follower.keep_at {
+                continue;
             }
+            let after = follower.sent;
+            follower.sent = Revision(after.0 + waits);
+            follower.told = log;
+            follower.keep_at = now + self.settings.heartbeat_interval;
+            effects.push(Effect::Replicate {
+                to: name.clone(),
+                head: Records {
+                    epoch,
+                    stream: follower.stream,
+                    after,
+                    records: Vec::new(),
+                    committed: self.log.committed,
+                    durable,
+                },
+                upto: follower.sent,
+            });
         }
     }
 

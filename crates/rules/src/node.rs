@@ -282,6 +282,7 @@ impl Node {
         match input {
             Input::Tick => {}
             Input::Received(from, message) => self.received(now, from, message, &mut effects),
+            Input::Sent { to, stream, upto } => self.sent_less(&to, stream, upto),
             Input::Truncated(_) => self.is_cut(),
             Input::LockRead(Ok(found)) => {
                 if let Err(reason) = self.elector.lock_read(now, found) {

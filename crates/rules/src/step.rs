@@ -50,6 +50,15 @@ pub enum Input {
     ChainDamaged(String),
     /// Another Node (who is known to be who it says) told us this.
     Received(Identity, Message),
+    /// What a Replica was to be sent is too much for once: it is sent up to here, and the rest is not.
+    Sent {
+        /// The Replica's name.
+        to: String,
+        /// Its stream.
+        stream: u64,
+        /// The newest Record that is sent; at least one was.
+        upto: Revision,
+    },
     /// The own disk is cut as the last Truncate asked.
     Truncated(Revision),
     /// Close: make everything durable, then leave.
@@ -61,7 +70,7 @@ impl Input {
     #[must_use]
     pub fn moves_data(&self) -> bool {
         match self {
-            Input::Appended(_) | Input::Uploaded(..) => true,
+            Input::Appended(_) | Input::Uploaded(..) | Input::Sent { .. } => true,
             Input::Received(_, message) => {
                 matches!(message, Message::Records(_) | Message::Receipt { .. })
             }
@@ -139,7 +148,8 @@ pub enum Effect {
     Send(String, Message),
     /// Tell every Node that is known.
     Broadcast(Message),
-    /// Send a Replica these Records of the own log, `(after, upto]`; none, to say what is committed.
+    /// Send a Replica these Records of the own log, `(after, upto]`; none, to say what is committed. Answer with
+    /// `Sent` before anything else is told, if that is too much for once.
     Replicate {
         /// The Replica's name.
         to: String,

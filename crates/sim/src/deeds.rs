@@ -12,6 +12,9 @@ use rules::step::{Effect, Input};
 use crate::machine::Work;
 use crate::world::{Happening, World};
 
+/// The most Records that a Replica is sent at once. The driver counts bytes; what it comes to is the same.
+const SENT_AT_ONCE: u64 = 24;
+
 impl World {
     pub(crate) fn perform(&mut self, index: usize, effect: Effect) {
         let Some(process) = &mut self.nodes[index].process else {
@@ -83,8 +86,13 @@ impl World {
 
     fn replicate(&mut self, index: usize, to: &str, head: Records, upto: Revision) {
         self.is_above_the_floor(index, head.after, upto);
-        let log = &self.process(index).log;
-        let records = log[head.after.0 as usize..upto.0 as usize].to_vec();
+        let process = self.process(index);
+        let sent = upto.min(Revision(head.after.0 + SENT_AT_ONCE));
+        if sent < upto {
+            let (to, stream, upto) = (to.to_owned(), head.stream, sent);
+            process.sent_less.push(Input::Sent { to, stream, upto });
+        }
+        let records = process.log[head.after.0 as usize..sent.0 as usize].to_vec();
         self.send(index, to, &Message::Records(Records { records, ..head }));
     }
 

@@ -11,6 +11,7 @@ use rules::compaction::Compactions;
 use rules::node::Node;
 use rules::record::{Kind, Record};
 use rules::revision::{Epoch, Revision};
+use rules::step::Input;
 use rules::txn::Meta;
 
 use crate::clock::Clock;
@@ -134,6 +135,8 @@ pub(crate) struct Process {
     pub(crate) upload: u64,
     /// What the next piece of work for the disk is made of.
     pub(crate) batch: Work,
+    /// Which Replicas were sent less than this step wanted.
+    pub(crate) sent_less: Vec<Input>,
     /// Whether that must go to the disk now, not with the next one.
     pub(crate) urgent: bool,
     pub(crate) generation: u64,
@@ -156,6 +159,7 @@ impl Process {
             lease_until: 0,
             upload: 0,
             batch: Work::default(),
+            sent_less: Vec::new(),
             urgent: false,
             generation: 0,
             doors: Doors::default(),

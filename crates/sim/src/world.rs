@@ -463,6 +463,11 @@ impl World {
         for effect in effects {
             self.perform(index, effect);
         }
+        let process = self.nodes[index].process.as_mut();
+        let sent_less = process.map(|process| std::mem::take(&mut process.sent_less));
+        for input in sent_less.into_iter().flatten() {
+            self.step(index, input);
+        }
     }
 
     /// What happens, in words.

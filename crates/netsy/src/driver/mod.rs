@@ -187,6 +187,8 @@ pub(crate) struct Driver {
     /// The newest Records of the log, ascending: what Replicas are sent from.
     recent: VecDeque<Encoded>,
     recent_bytes: usize,
+    /// Which Replicas were sent less than this step wanted.
+    sent_less: Vec<Input>,
     /// The Records of the message that is being stepped, beside their encoding.
     arrived: Vec<Encoded>,
     /// Linearizable reads on a Replica, for the Primary's word.
@@ -321,6 +323,7 @@ impl Driver {
             peers,
             recent: VecDeque::new(),
             recent_bytes: 0,
+            sent_less: Vec::new(),
             arrived: Vec::new(),
             indexes: reads::Askers::default(),
             active_since: 0,
@@ -399,6 +402,9 @@ impl Driver {
         let effects = self.node.step(now(), wall_clock(), input);
         for effect in effects {
             self.perform(effect);
+        }
+        for input in std::mem::take(&mut self.sent_less) {
+            self.step(input);
         }
     }
 

@@ -19,6 +19,11 @@ use super::{Driver, Event};
 use crate::datafile::Encoded;
 use crate::peer::{Inbound, Outbound, PIECE_BYTES};
 use crate::standing::{Outcome, now};
+use crate::store::Failure;
+
+/// The most bytes of Records that are on their way to a Replica before one of them is known to have arrived; a
+/// single Record may be larger.
+const SENT_BYTES: usize = 16 << 20;
 
 impl Driver {
     /// Another Node says something.
@@ -86,35 +91,31 @@ impl Driver {
         }
     }
 
-    /// Sends a Replica a piece of the log: from memory, or from the disk when it is far behind.
+    /// Sends a Replica a part of the log, from memory, or from the disk when it is far behind: as much as is sent
+    /// at once.
     pub(super) fn replicate(&mut self, to: &str, head: Records, upto: Revision) {
-        let Some(peers) = &self.peers else {
+        let Some(peers) = self.peers.clone() else {
             return;
         };
-        let first = self.recent.front().map(|encoded| encoded.record.revision);
-        let records: Vec<Encoded> = if upto == head.after {
-            Vec::new()
-        } else if first.is_some_and(|first| first <= head.after.next()) {
-            let skip = head.after.next().since(first.unwrap_or_default());
-            let take = upto.since(head.after);
-            let range = self.recent.iter().skip(skip as usize).take(take as usize);
-            range.cloned().collect()
-        } else {
-            let mut found = Vec::new();
-            let read = self.store.scan(head.after, upto, &mut |encoded| {
-                found.push(encoded);
-                ControlFlow::Continue(())
-            });
-            if let Err(failure) = read {
+        let records = match self.read_back(head.after, upto) {
+            Ok(records) => records,
+            Err(failure) => {
                 warn!(%failure, "could not read the log for a replica");
                 return;
             }
-            found
         };
-        let whole = records.len() as u64 == upto.since(head.after);
-        if !whole {
+        let last = records
+            .last()
+            .map_or(head.after, |last| last.record.revision);
+        let whole = last.since(head.after) == records.len() as u64;
+        if !whole || (records.is_empty() && upto > head.after) {
             // Compacted, or still on its way to the disk: the Replica asks again, or reads the chain.
             return;
+        }
+        if last < upto {
+            let (to, stream) = (to.to_owned(), head.stream);
+            let upto = last;
+            self.sent_less.push(Input::Sent { to, stream, upto });
         }
         let mut piece: Vec<Bytes> = Vec::new();
         let (mut bytes, mut after) = (0, head.after);
@@ -133,6 +134,31 @@ impl Driver {
             piece.push(encoded.bytes);
         }
         peers.send(to, Outbound::Records(Records { after, ..head }, piece));
+    }
+
+    /// The Records of the own log in `(after, upto]`, as many as fit into what is sent at once, at least one.
+    fn read_back(&self, after: Revision, upto: Revision) -> Result<Vec<Encoded>, Failure> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        let mut take = |encoded: Encoded| {
+            bytes += encoded.bytes.len();
+            if bytes > SENT_BYTES && !found.is_empty() {
+                return ControlFlow::Break(());
+            }
+            found.push(encoded);
+            ControlFlow::Continue(())
+        };
+        let first = self.recent.front().map(|encoded| encoded.record.revision);
+        match first {
+            Some(first) if first <= after.next() => {
+                let skip = after.next().since(first) as usize;
+                let records = self.recent.iter().skip(skip);
+                let _ = records
+                    .take(upto.since(after) as usize)
+                    .try_for_each(|encoded| take(encoded.clone()));
+            }
+            _ => self.store.scan(after, upto, &mut take)?,
+        }
+        Ok(found)
     }
 
     /// A Replica's disk lost what it had said it holds.

@@ -190,3 +190,27 @@ fn below_the_floor_a_replica_reads_the_chain() {
     assert_eq!(scene.tenure(P), Tenure::Active(Epoch(1)));
     scene.ends_well();
 }
+
+/// A Replica that is far behind is sent as much as is sent at once, and no more before that has arrived.
+#[test]
+fn a_replica_far_behind_is_sent_one_part_after_the_other() {
+    let mut scene = Scene::running(Cluster::quiet(3));
+    scene.cut(P, A);
+    for _ in 0..100 {
+        scene.write(P);
+    }
+    let (behind, whole) = (scene.disk(A).len(), scene.disk(P).len());
+    let receipts = scene.hold(message_to(P, |message| {
+        matches!(message, Message::Receipt { .. })
+    }));
+    let chain = scene.hold(chain_reads_of(A));
+    scene.heal(P, A);
+    scene.until("A is sent something", |scene| scene.disk(A).len() > behind);
+    scene.run(1_000);
+    let arrived = scene.disk(A).len();
+    assert!(arrived < behind + 50, "{behind} {arrived}");
+    scene.let_go(receipts);
+    scene.until("A has everything", |scene| scene.disk(A).len() >= whole);
+    scene.drop_held(chain);
+    scene.ends_well();
+}
