@@ -163,6 +163,46 @@ async fn history_goes_and_what_is_live_stays_over_restart_and_restore() {
     judge.kill().await;
 }
 
+/// What the newest Snapshot holds.
+#[derive(Debug, Default)]
+struct Inside {
+    records: usize,
+    bytes: usize,
+    /// The floor that was in effect when it was made.
+    floor: Revision,
+    /// Records with a key below that: what was live there.
+    old: usize,
+    /// Revisions from there on.
+    young: usize,
+}
+
+async fn newest_snapshot(place: &Place) -> Inside {
+    let bucket = place.bucket();
+    let newest = *bucket.list_snapshots().await.unwrap().last().unwrap();
+    let source = netsy::bucket::snapshots::Source::At(newest);
+    let mut snapshot = bucket.restore(source).await.unwrap().unwrap();
+    let (mut inside, mut floors, mut visible) = (Inside::default(), Vec::new(), Vec::new());
+    while let Some(more) = snapshot.next().await.unwrap() {
+        for encoded in more {
+            inside.records += 1;
+            inside.bytes += encoded.bytes.len();
+            let record = encoded.record;
+            if record.kind == Kind::Compaction {
+                floors.push(record.prev_revision);
+            }
+            if record.is_visible() {
+                visible.push(record.revision);
+            }
+        }
+    }
+    // The newest may not have been in effect when the Snapshot was made; the oldest that is left was.
+    inside.floor = floors.into_iter().min().unwrap();
+    let old = visible.iter().filter(|revision| **revision < inside.floor);
+    inside.old = old.count();
+    inside.young = newest.since(inside.floor) as usize + 1;
+    inside
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_holds_what_is_live_and_what_is_young_and_is_enough_to_start_from() {
     let place = Place::new();
@@ -194,25 +234,10 @@ async fn a_snapshot_holds_what_is_live_and_what_is_young_and_is_enough_to_start_
     .await;
     node.kill().await;
 
-    let newest_snapshot = *bucket.list_snapshots().await.unwrap().last().unwrap();
-    let source = netsy::bucket::snapshots::Source::At(newest_snapshot);
-    let mut snapshot = bucket.restore(source).await.unwrap().unwrap();
-    let mut records = Vec::new();
-    while let Some(more) = snapshot.next().await.unwrap() {
-        records.extend(more.into_iter().map(|one| one.record));
-    }
-    let floors = records
-        .iter()
-        .filter(|record| record.kind == Kind::Compaction);
-    // The newest may not have been in effect when the Snapshot was made; the oldest that is left was.
-    let floor = floors.map(|record| record.prev_revision).min().unwrap();
-    assert!(floor >= Revision(last as u64 - 100), "{floor} of {last}");
-    let old = records
-        .iter()
-        .filter(|record| record.revision < floor && record.is_visible());
-    let (young, old) = (newest_snapshot.since(floor) as usize + 1, old.count());
-    assert!(old <= 51, "{old} records below the floor at {floor}");
-    assert!(records.len() <= 51 + young + 1, "{} records", records.len());
+    let held = newest_snapshot(&place).await;
+    assert!(held.floor >= Revision(last as u64 - 100), "{held:?}");
+    assert!(held.old <= 51, "{held:?}");
+    assert!(held.records <= 51 + held.young + 1, "{held:?}");
 
     let judge = place.judge("one").await;
     is_compacted(&judge, &super::compaction::newest(&judge).await).await;
@@ -401,4 +426,11 @@ async fn ten_million_updates_of_ten_thousand_keys_end_with_a_small_file() {
         "at the end {kept} records live and retained, {size} bytes, {wanted} expected at the least"
     );
     assert!(size <= 2 * wanted + (1 << 20), "{size} bytes for {wanted}");
+    let inside = newest_snapshot(&place).await;
+    println!("the newest snapshot: {inside:?}");
+    assert!(inside.old as u64 <= keys, "{inside:?}");
+    assert!(
+        inside.records <= inside.old + inside.young + 2,
+        "{inside:?}"
+    );
 }

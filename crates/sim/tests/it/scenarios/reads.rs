@@ -47,10 +47,10 @@ fn the_old_primary_takes_the_lock(scene: &mut Scene) {
     scene.drop_held(others);
 }
 
-/// H10, decision 0027: P, which was Elector, too, takes the lock again. What it knew of the register is from before: it
+/// Decision 0027: P, which was Elector, too, takes the lock again. What it knew of the register is from before: it
 /// grants itself nothing by that.
 #[test]
-fn h10_whoever_takes_the_lock_grants_nothing_before_it_has_looked() {
+fn whoever_takes_the_lock_grants_nothing_before_it_has_looked() {
     let mut scene = Scene::running(on_the_bucket(2));
     scene.run(3_000);
     let looks = scene.hold(register_reads_of(P));
@@ -63,10 +63,10 @@ fn h10_whoever_takes_the_lock_grants_nothing_before_it_has_looked() {
     scene.ends_well();
 }
 
-/// H10, decision 0027: P had asked for the register before it slept. The answer comes when it has taken the lock, and is
+/// Decision 0027: P had asked for the register before it slept. The answer comes when it has taken the lock, and is
 /// older than that.
 #[test]
-fn h10_a_look_from_before_the_lock_grants_nothing() {
+fn a_look_from_before_the_lock_grants_nothing() {
     let mut scene = Scene::with_elector(on_the_bucket(2));
     let old = scene
         .hold(|index, what| index == P && matches!(what, Happening::Input(Input::RegisterRead(_))));
