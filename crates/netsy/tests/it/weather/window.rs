@@ -9,9 +9,9 @@ use netsy::bucket::names;
 use rules::revision::Revision;
 use tonic::{Code, Status};
 
-use super::cluster::{NAMES, stop, take, voting};
+use super::cluster::{NAMES, calm_cluster, stop, take, voting};
 use super::load::is_one_chain;
-use super::node::{PATIENCE, Place, Running, until};
+use super::node::{PATIENCE, Place, Running, new_chunks, until};
 use crate::etcd::{delete, get, put};
 
 const LIMIT: u64 = 1 << 20;
@@ -90,6 +90,48 @@ async fn what_waits_for_the_bucket_has_a_limit_and_outlives_the_primary() {
         })
         .await;
     }
+    stop(nodes).await;
+    is_one_chain(&place, Revision(1)).await;
+}
+
+/// What the bucket lacks a Replica gets from its Primary, whose memory has the newest 16 MiB of it: the rest is read from
+/// the disk, and not all at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lacks_tens_of_megabytes_catches_up_with_its_primary() {
+    const COUNT: usize = 48;
+    let place = Place::new();
+    let mut nodes = calm_cluster(&place).await;
+    let replica = take(&place, &mut nodes, false).await;
+    let name = replica.name.clone();
+    replica.kill().await;
+    for node in &nodes {
+        node.sky.set(new_chunks(Fault::Hang));
+    }
+    let value = "v".repeat(1 << 20);
+    for number in 0..COUNT {
+        until("it is written", || async {
+            let written = write(&nodes[0], put(&format!("k{number}"), &value)).await;
+            written.is_ok()
+        })
+        .await;
+    }
+    let back = place.calm_member(&name).start().await;
+    let last = format!("k{}", COUNT - 1);
+    until("the replica has the last one", || async {
+        let mut question = get(&last);
+        question.serializable = true;
+        let answer = back.kv().range(question).await;
+        answer.is_ok_and(|answer| !answer.kvs.is_empty())
+    })
+    .await;
+    for number in 0..COUNT {
+        let found = there(&back, &format!("k{number}")).await;
+        assert!(found.as_deref() == Some(value.as_bytes()), "k{number}");
+    }
+    for node in &nodes {
+        node.sky.calm();
+    }
+    nodes.push(back);
     stop(nodes).await;
     is_one_chain(&place, Revision(1)).await;
 }
