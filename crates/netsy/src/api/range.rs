@@ -71,7 +71,7 @@ pub(super) async fn read(
         Ok(answer) => answer,
         Err(broken) if broken.is_panic() => std::panic::resume_unwind(broken.into_panic()),
         Err(_) => Err(Refusal::Unavailable(
-            "a read was given up: the node is closing".into(),
+            "netsy: a read was given up, the node is closing".into(),
         )),
     }
 }
