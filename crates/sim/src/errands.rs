@@ -56,6 +56,15 @@ impl World {
         (Some(there), there + self.latency(index))
     }
 
+    /// The same for a document: what its sender will be told is true when it is said, and takes the way back.
+    fn document_lands(&mut self, index: usize) -> (Option<u64>, u64) {
+        let (lands, settles) = self.write_lands(index);
+        match lands {
+            Some(there) if there <= settles => (lands, there),
+            _ => (lands, settles),
+        }
+    }
+
     /// A write takes effect.
     pub(crate) fn lands(&mut self, happening: Happening) {
         match happening {
@@ -90,7 +99,7 @@ impl World {
                 } else {
                     Swapped::Unknown
                 };
-                self.step(index, Input::LockSwapped(known));
+                self.comes_back(index, Input::LockSwapped(known));
             }
             Happening::RegisterSettles(expected, register) => {
                 let settled = self.bucket.register.settle(expected.as_ref(), &register);
@@ -99,7 +108,7 @@ impl World {
                 } else {
                     Swapped::Unknown
                 };
-                self.step(index, Input::RegisterSwapped(known));
+                self.comes_back(index, Input::RegisterSwapped(known));
             }
             Happening::ChunkSettles(upload, first, records) => {
                 self.chunk_settles(index, upload, first, records);
@@ -210,7 +219,7 @@ impl World {
     }
 
     pub(crate) fn swap_lock(&mut self, index: usize, expected: Option<Version>, lock: Lock) {
-        let (lands, settles) = self.write_lands(index);
+        let (lands, settles) = self.document_lands(index);
         if let Some(delay) = lands {
             let landing = Happening::LockLands(expected.clone(), lock.clone());
             self.at(delay, index, landing);
@@ -224,7 +233,7 @@ impl World {
         expected: Option<Version>,
         register: Register,
     ) {
-        let (lands, settles) = self.write_lands(index);
+        let (lands, settles) = self.document_lands(index);
         if let Some(delay) = lands {
             let landing = Happening::RegisterLands(expected.clone(), register.clone());
             self.at(delay, index, landing);

@@ -69,6 +69,7 @@ impl Elector {
                     self.since = now;
                     self.register_known = false;
                     self.register_read_is_old = self.register_reading;
+                    self.register_swap_is_old = self.register_swap.is_some();
                     self.register_read_at = now;
                     self.appointing = None;
                     self.signs.clear();

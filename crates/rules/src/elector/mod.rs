@@ -49,6 +49,8 @@ pub struct Elector {
     register_read_is_old: bool,
     register_read_at: Moment,
     register_swap: Option<Pending<Register>>,
+    /// Whether the lock was won since the attempt at a swap that is on its way was sent.
+    register_swap_is_old: bool,
     /// Whether we wait for voters, and somebody may have changed the register meanwhile: an operator who gives
     /// them up.
     doubts_register: bool,
@@ -117,6 +119,7 @@ impl Elector {
             register_read_is_old: false,
             register_read_at: 0,
             register_swap: None,
+            register_swap_is_old: false,
             doubts_register: false,
             ask_at: 0,
             appointing: None,
@@ -324,6 +327,11 @@ impl Elector {
     ) -> Option<Register> {
         let mut pending = self.register_swap.take()?;
         self.register_read_is_old = self.register_reading;
+        // What it says may be from before the lock was won: others may have named Primaries since.
+        let is_old = core::mem::take(&mut self.register_swap_is_old);
+        if is_old {
+            self.register_read_at = now;
+        }
         match outcome {
             Swapped::Won(version) => {
                 let document = pending.document.clone();
@@ -332,7 +340,7 @@ impl Elector {
                     document: pending.document,
                     version,
                 });
-                self.register_known = true;
+                self.register_known = !is_old;
                 if document.phase != Phase::Claimed {
                     self.appointing = None;
                     self.named_at = now;
@@ -341,7 +349,7 @@ impl Elector {
             }
             Swapped::Lost(current) => {
                 self.register = current;
-                self.register_known = true;
+                self.register_known = !is_old;
                 self.appointing = None;
                 None
             }
@@ -383,6 +391,7 @@ impl Elector {
         if let Some(pending) = &mut self.register_swap {
             if pending.again.is_some_and(|again| now >= again) {
                 pending.again = None;
+                self.register_swap_is_old = false;
                 effects.push(Effect::SwapRegister {
                     expected: pending.expected.clone(),
                     register: pending.document.clone(),
@@ -478,6 +487,8 @@ mod tests {
         elector.lock_read(0, None).expect("nobody holds it");
         tick(&mut elector, 0);
         elector.lock_swapped(0, Swapped::Won(Version("lock".into())));
+        // What was asked before the lock was won is not heeded.
+        elector.register_read(None);
         tick(&mut elector, 0);
         let voters = ["one", "two", "three"].map(|name| Voter::of(&process(name)));
         let register = Register {

@@ -343,6 +343,8 @@ fn b13_what_waited_for_the_bucket_ends_with_the_tenure() {
     scene.wake(P);
     scene.until("P follows", |scene| scene.follows(P));
     scene.until("P votes", |scene| scene.votes(P));
+    // The next one knows that, too.
+    scene.write_and_wait(next);
     scene.let_go(late);
     scene.let_go(answer);
     // P alone has what the next one wrote last, and so is named.
