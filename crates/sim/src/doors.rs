@@ -51,6 +51,13 @@ impl<T> Askers<T> {
         begins
     }
 
+    /// Everybody who waits. The question under way, if there is one, will be answered to nobody.
+    fn give_up(&mut self) -> Vec<T> {
+        let mut all: Vec<T> = self.asked.iter_mut().flat_map(std::mem::take).collect();
+        all.append(&mut self.next);
+        all
+    }
+
     fn end(&mut self) -> Vec<T> {
         self.asked.take().unwrap_or_default()
     }
@@ -411,6 +418,10 @@ impl World {
         };
         let held = std::mem::take(&mut process.doors.held);
         let waiting = std::mem::take(&mut process.doors.waiting);
+        let unconfirmed = process.doors.unconfirmed.give_up();
+        for read in unconfirmed {
+            self.grant(index, read, false);
+        }
         for op in held {
             self.answer(index, op, Told::Refused);
         }

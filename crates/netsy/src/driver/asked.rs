@@ -23,13 +23,18 @@ impl Held {
     fn push(&mut self, txn: Txn, reply: Reply, max: u64) -> Option<Reply> {
         let is_full = |held: &Held| held.0.len() as u64 >= max;
         if is_full(self) {
-            self.0.retain(|(_, reply)| !reply.is_closed());
+            self.tidy();
         }
         if is_full(self) {
             return Some(reply);
         }
         self.0.push((txn, reply));
         None
+    }
+
+    /// Forgets those whose client has given up.
+    pub(super) fn tidy(&mut self) {
+        self.0.retain(|(_, reply)| !reply.is_closed());
     }
 
     /// Those whose client still waits, in the order they came.

@@ -73,6 +73,9 @@ impl Driver {
             Effect::Distrust(node, why) => self.distrust(&node, &why),
             Effect::FailPending => {
                 self.batch_urgent = true;
+                for read in self.unconfirmed.give_up() {
+                    read.refuse(self.not_primary());
+                }
                 for (_, reply) in self.held.take() {
                     let _ = reply.send(Err(self.not_primary()));
                 }

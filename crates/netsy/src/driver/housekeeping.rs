@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use rules::step::Input;
 use tracing::{info, warn};
 
-use super::{Driver, Event};
+use super::{Answer, Driver, Event};
 use crate::standing::now;
 
 impl Driver {
@@ -34,6 +34,16 @@ impl Driver {
             .set(self.view.floor().wire());
     }
 
+    /// Txns held back, and reads that wait for a commit, whose clients have given up are of no use to anybody: while the
+    /// bucket is away they would gather for as long as that lasts.
+    fn forget_given_up(&mut self) {
+        self.held.tidy();
+        self.waiting.retain(|waiting| match &waiting.answer {
+            Answer::Read(read) => !read.is_given_up(),
+            Answer::Written(..) | Answer::Expired => true,
+        });
+    }
+
     /// Looks whether a disk that failed works again.
     fn tend_disk(&mut self) {
         if now() < self.disk_at + 1_000 {
@@ -41,6 +51,7 @@ impl Driver {
         }
         self.disk_at = now();
         self.gauge_watches();
+        self.forget_given_up();
         if let Ok(sizes) = self.store.sizes() {
             self.board.set_sizes(sizes);
         }

@@ -2,7 +2,8 @@
 //!
 //! While the read lease runs, at once. Without one (it lapsed, or `reads.lease` is off) a batch of reads is
 //! confirmed by one read of the register that *started after* they arrived and still names this process,
-//! Active, in its epoch: then no later Primary had acknowledged anything when they arrived.
+//! Active, in its epoch: then no later Primary had acknowledged anything when they arrived. What arrived in one
+//! tenure is refused when that ends: a look that finds the next one says nothing of it.
 
 use rules::primary::Tenure;
 use rules::refusal::Refusal;
@@ -55,6 +56,13 @@ impl<T> Askers<T> {
             self.asked = Some(std::mem::take(&mut self.next));
         }
         begins
+    }
+
+    /// Everybody who waits. The question under way, if there is one, will be answered to nobody.
+    pub(super) fn give_up(&mut self) -> Vec<T> {
+        let mut all: Vec<T> = self.asked.iter_mut().flat_map(std::mem::take).collect();
+        all.append(&mut self.next);
+        all
     }
 
     /// The question was answered: those it was asked for.
@@ -127,6 +135,14 @@ impl Driver {
 }
 
 impl Unconfirmed {
+    /// Whether its client has given up.
+    pub(super) fn is_given_up(&self) -> bool {
+        match self {
+            Unconfirmed::Index(_, reply) => reply.is_closed(),
+            Unconfirmed::Txn(_, reply) => reply.is_closed(),
+        }
+    }
+
     fn grant(self) {
         match self {
             Unconfirmed::Index(revision, reply) => {
@@ -147,5 +163,24 @@ impl Unconfirmed {
                 let _ = reply.send(Err(refusal));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_given_up_is_not_answered_by_the_question_under_way() {
+        let mut askers = Askers::default();
+        askers.push(1);
+        assert!(askers.begin());
+        askers.push(2);
+        assert_eq!(askers.give_up(), [1, 2]);
+        askers.push(3);
+        assert!(!askers.begin(), "the old question is still under way");
+        assert_eq!(askers.end(), [0; 0]);
+        assert!(askers.begin());
+        assert_eq!(askers.end(), [3]);
     }
 }

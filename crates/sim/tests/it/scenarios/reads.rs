@@ -1,11 +1,13 @@
 //! Reads: what may be said of the newest state, and when.
 
 use rules::message::Message;
-use rules::revision::Revision;
+use rules::primary::Tenure;
+use rules::register::Phase;
+use rules::revision::{Epoch, Revision};
 use rules::step::Input;
 use sim::clients::Told;
 use sim::cluster::Cluster;
-use sim::scene::{Scene, chunk_of, lock_of_others, message_to, register_reads_of};
+use sim::scene::{Scene, chain_reads_of, chunk_of, lock_of_others, message_to, register_reads_of};
 use sim::world::Happening;
 
 use super::{
@@ -37,13 +39,18 @@ fn the_old_primary_takes_the_lock(scene: &mut Scene) {
     scene.part(P, A);
     scene.pause(P);
     scene.until("A is active", |scene| scene.is_active(A));
+    the_next_one_gives_up_the_lock(scene);
+    assert!(scene.is_active(P), "it knows nothing");
+}
+
+/// A writes, and gives up the lock; P wakes and takes it.
+fn the_next_one_gives_up_the_lock(scene: &mut Scene) {
     scene.write_and_wait(A);
     let others = scene.hold(lock_of_others(P));
     scene.break_disk(A);
     scene.run(2_000);
     scene.wake(P);
     scene.until("P is elector", |scene| scene.is_elector(P));
-    assert!(scene.is_active(P), "it knows nothing");
     scene.drop_held(others);
 }
 
@@ -75,6 +82,36 @@ fn a_look_from_before_the_lock_grants_nothing() {
     let looks = scene.hold(register_reads_of(P));
     scene.let_go(old);
     scene.run(100);
+    scene.read(P);
+    scene.run(300);
+    assert!(!scene.has_lease(P));
+    scene.let_go(looks);
+    scene.mend_disk(A);
+    scene.ends_well();
+}
+
+/// Decision 0027: P, which is the Elector, too, has made the register Active, and the answer is on its way when P falls
+/// asleep. It comes when P has taken the lock again, and is older than that.
+#[test]
+fn a_swap_from_before_the_lock_grants_nothing() {
+    let mut scene = Scene::new(on_the_bucket(2));
+    scene.start(P);
+    scene.until("P has won its fence", |scene| {
+        matches!(scene.tenure(P), Tenure::Activating(..))
+    });
+    let answer = scene.hold(|index, what| {
+        index == P && matches!(what, Happening::Input(Input::RegisterSwapped(_)))
+    });
+    scene.until("the answer is on its way", |scene| scene.held(answer) > 0);
+    assert!(scene.stands_at(1, Phase::Active));
+    scene.part(P, A);
+    scene.pause(P);
+    scene.start(A);
+    scene.until("A is active", |scene| scene.is_active(A));
+    the_next_one_gives_up_the_lock(&mut scene);
+    let looks = scene.hold(register_reads_of(P));
+    scene.let_go(answer);
+    scene.run(200);
     scene.read(P);
     scene.run(300);
     assert!(!scene.has_lease(P));
@@ -214,4 +251,70 @@ fn what_a_replica_shows_its_primary_does_not_deny() {
     scene.let_go(answer);
     scene.until("the read is answered", |scene| scene.told(read).is_some());
     scene.ends_well();
+}
+
+/// Decision 0028: a compare comes to P, which was replaced and does not know: it has no lease, and asks the register. When
+/// that question is at the bucket P is Primary again, in the same process. It says nothing of the tenure before.
+#[test]
+fn a_compare_belongs_to_its_tenure() {
+    let mut scene = Scene::with_elector(on_the_bucket(2));
+    let looks = scene.hold(register_reads_of(P));
+    scene.part(P, A);
+    scene.until("A is active", |scene| scene.is_active(A));
+    scene.write_and_wait(A);
+    assert_eq!(scene.tenure(P), Tenure::Active(Epoch(1)), "P knows nothing");
+    let question = scene.hold(|index, what| index == P && matches!(what, Happening::Confirms));
+    let compare = scene.compare(P);
+    scene.until("P asks", |scene| scene.held(question) > 0);
+    scene.let_go(looks);
+    is_active_again(&mut scene, A);
+    scene.let_go(question);
+    scene.until("it is answered", |scene| scene.told(compare).is_some());
+    let told = scene.told(compare);
+    assert!(!matches!(told, Some(Told::Compared(_))), "{told:?}");
+    scene.ends_well();
+}
+
+/// Decision 0028: the same for a read that A passes on, which has heard nothing either.
+#[test]
+fn a_question_belongs_to_its_tenure() {
+    let mut scene = Scene::with_elector(on_the_bucket(3));
+    let looks = [P, A].map(|index| scene.hold(register_reads_of(index)));
+    for one in [P, A] {
+        scene.part(one, B);
+    }
+    scene.until("B is active", |scene| scene.is_active(B));
+    scene.write_and_wait(B);
+    assert_eq!(scene.tenure(P), Tenure::Active(Epoch(1)), "P knows nothing");
+    assert!(scene.follows(A), "A knows nothing");
+    let question = scene.hold(|index, what| index == P && matches!(what, Happening::Confirms));
+    let read = scene.read(A);
+    scene.until("P asks", |scene| scene.held(question) > 0);
+    // A shows nothing newer meanwhile.
+    let chain = scene.hold(chain_reads_of(A));
+    let log = scene.hold(message_to(A, |message| {
+        matches!(message, Message::Records(_) | Message::Welcome { .. })
+    }));
+    scene.let_go(looks[0]);
+    is_active_again(&mut scene, B);
+    scene.let_go(question);
+    scene.until("it is answered", |scene| scene.told(read).is_some());
+    scene.drop_held(log);
+    scene.drop_held(chain);
+    scene.drop_held(looks[1]);
+    scene.ends_well();
+}
+
+/// P learns that it was replaced, by `next`, which then closes: P is Primary again, without a restart.
+fn is_active_again(scene: &mut Scene, next: usize) {
+    scene.heal(P, next);
+    scene.heal(next, P);
+    scene.until("P has ended its tenure", |scene| {
+        scene.tenure(P) == Tenure::None
+    });
+    scene.run(500);
+    scene.close(next);
+    scene.until("P is active again", |scene| {
+        scene.tenure(P) == Tenure::Active(Epoch(3))
+    });
 }
