@@ -31,6 +31,8 @@ pub(crate) struct Following {
     /// When it was last heard.
     heard: Moment,
     hello_at: Moment,
+    /// How long its answer is waited for.
+    patience: Moment,
     /// What the Primary said is committed.
     committed: Revision,
     receipted: Revision,
@@ -105,7 +107,7 @@ impl Node {
             let patient_until = if following.welcomed {
                 following.heard + settings.primary_timeout
             } else {
-                following.hello_at + settings.retry
+                following.hello_at + following.patience
             };
             if same && now < patient_until {
                 return;
@@ -120,7 +122,13 @@ impl Node {
             effects.push(Effect::Promise(epoch));
         }
         self.streams += 1;
-        let heard = self.following.take().map_or(0, |following| following.heard);
+        let before = self.following.take();
+        let heard = before.as_ref().map_or(0, |before| before.heard);
+        // An answer that was not waited for may have been on its way: the next one is given more time.
+        let unanswered = before.filter(|before| before.epoch == epoch && !before.welcomed);
+        let patience = unanswered.map_or(self.settings.retry, |before| {
+            (2 * before.patience).min(self.settings.primary_timeout)
+        });
         effects.push(Effect::Send(
             primary.clone(),
             Message::Hello(Hello {
@@ -139,6 +147,7 @@ impl Node {
             cut: false,
             heard,
             hello_at: now,
+            patience,
             committed: Revision::ZERO,
             receipted: Revision::ZERO,
             receipt_due: true,

@@ -217,7 +217,8 @@ impl World {
         if cut || asleep || self.random.chance(self.weather.lost_message) {
             return None;
         }
-        Some(self.random.delay(1, self.weather.message_max.max(2)))
+        let more = self.random.delay(1, self.weather.message_max.max(2));
+        Some(self.weather.message_min + more)
     }
 
     fn process(&mut self, index: usize) -> &mut crate::machine::Process {

@@ -138,6 +138,11 @@ impl Scene {
         node.disk.promised = Epoch(epoch);
     }
 
+    /// A word from one Node to another takes so many milliseconds from now on.
+    pub fn put_apart(&mut self, milliseconds: u64) {
+        self.world.weather.message_min = milliseconds;
+    }
+
     /// The clock counts so many thousandths of a millisecond per millisecond from now on.
     pub fn set_clock(&mut self, index: usize, speed: u64) {
         let now = self.world.now;

@@ -44,6 +44,8 @@ pub struct Weather {
     pub doubled_message: u64,
     /// Longest a message is on its way, milliseconds; most take a few.
     pub message_max: u64,
+    /// What each takes at least, on top of that.
+    pub message_min: u64,
     /// The Node is cut off from one other Node, in one direction or both.
     pub cut: u64,
     /// The Node is cut off from the bucket.
@@ -75,6 +77,7 @@ impl Weather {
         lost_message: 2,
         doubled_message: 2,
         message_max: 400,
+        message_min: 0,
         cut: 4,
         bucket_cut: 2,
         cut_max: 15_000,
@@ -100,6 +103,7 @@ impl Weather {
         lost_message: 0,
         doubled_message: 0,
         message_max: 5,
+        message_min: 0,
         cut: 0,
         bucket_cut: 0,
         cut_max: 0,

@@ -160,7 +160,8 @@ fn b8_who_waits_for_a_dead_primary_turns_to_the_next() {
     }));
     scene.start(B);
     scene.until("B waits", |scene| scene.held(welcome) > 0);
-    // The youngest is named.
+    // The youngest is named, by what each said of itself last.
+    scene.run(1_000);
     scene.kill(A);
     scene.start_and_wait(A);
     scene.until("A follows", |scene| scene.follows(A));
@@ -212,5 +213,18 @@ fn a_replica_far_behind_is_sent_one_part_after_the_other() {
     scene.let_go(receipts);
     scene.until("A has everything", |scene| scene.disk(A).len() >= whole);
     scene.drop_held(chain);
+    scene.ends_well();
+}
+
+/// A word from one Node to another takes longer than a Replica waits for its welcome at first. It follows all the same.
+#[test]
+fn a_replica_that_is_far_away_follows() {
+    let mut scene = Scene::new(Cluster::quiet(2));
+    scene.start_and_wait(P);
+    scene.until("P is active", |scene| scene.is_active(P));
+    scene.put_apart(300);
+    scene.start_and_wait(A);
+    scene.until("A follows", |scene| scene.follows(A));
+    scene.write_and_wait(P);
     scene.ends_well();
 }
