@@ -43,6 +43,8 @@ pub const VERSION: &str = "3.6.11";
 pub const CLUSTER_VERSION: &str = "3.6.0";
 /// Largest serialized Txn, in bytes: etcd's default.
 pub const MAX_REQUEST_BYTES: usize = 3 << 19;
+/// The largest request that may be let in: a Record of the datafile holds somewhat less than 4 MiB.
+pub const LARGEST_REQUEST: usize = 3 << 20;
 /// What a message may be larger than the largest request, in bytes; etcd's own allowance.
 pub const MESSAGE_ROOM: usize = 512 << 10;
 

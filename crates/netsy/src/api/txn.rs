@@ -20,7 +20,7 @@ use super::proto::etcdserverpb::{
     TxnRequest, TxnResponse,
 };
 use super::proto::mvccpb::KeyValue;
-use super::{Door, range};
+use super::{Door, LARGEST_REQUEST, range};
 use crate::standing::Outcome;
 use crate::view::RangeQuery;
 
@@ -115,6 +115,10 @@ fn op(wire: &RequestOp) -> Op {
 /// # Errors
 /// As the client would be refused here.
 pub fn passed_on(request: &[u8]) -> Result<Txn, Refusal> {
+    // Another Node may have let it in under another limit.
+    if request.len() > LARGEST_REQUEST {
+        return Err(Refusal::RequestTooLarge);
+    }
     let request = TxnRequest::decode(request)
         .map_err(|why| Refusal::Unavailable(format!("netsy: a txn that cannot be read: {why}")))?;
     let txn = from_wire(&request)?;

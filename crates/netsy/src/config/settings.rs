@@ -5,6 +5,7 @@
 
 use super::given::Given;
 use super::{Config, LogFormat, Sse, WhenDegraded};
+use crate::api::LARGEST_REQUEST;
 
 /// One setting.
 pub struct Setting {
@@ -139,7 +140,7 @@ pub static SETTINGS: &[Setting] = &[
 
     row!("leases.expire", "false", "deletes a key when the TTL of its lease has passed since it was written, as Kubernetes wants it of Events; no keep-alive, no revoke; the same on every Node", leases.expire, Given::truth),
 
-    row!("limits.request_bytes", "1.5MiB", "the largest request", limits.request_bytes, Given::size),
+    row!("limits.request_bytes", "1.5MiB", "the largest request; 3MiB at most, as the files of the bucket hold no larger Records", limits.request_bytes, request),
     row!("limits.pending_writes", "10000", "writes that may wait for commit; more are told `too many requests`", limits.pending_writes, Given::count),
     row!("limits.drain_timeout", "20s", "how long a Node that was told to stop may take to make everything durable", limits.drain_timeout, Given::duration),
 
@@ -160,6 +161,12 @@ fn quorum(given: &Given) -> Result<i32, &'static str> {
     } else {
         Err(WANTS)
     }
+}
+
+fn request(given: &Given) -> Result<u64, &'static str> {
+    let fits = |bytes: &u64| *bytes <= LARGEST_REQUEST as u64;
+    let size = given.size().ok().filter(fits);
+    size.ok_or("a size above zero and of at most 3MiB")
 }
 
 /// Every Node keeps it in memory, and one Chunk has to carry it, which takes 1 GiB.

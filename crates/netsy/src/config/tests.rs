@@ -130,6 +130,10 @@ fn a_wrong_name_or_value_has_its_line_and_what_would_be_right() {
             "netsy.toml:6: `replication.unflushed_bytes` wants a size from 1MiB to 512MiB, not `2GiB`",
         ),
         (
+            "[limits]\nrequest_bytes = \"4MiB\"\n",
+            "netsy.toml:6: `limits.request_bytes` wants a size above zero and of at most 3MiB, not `4MiB`",
+        ),
+        (
             "[leases]\nexpire = \"yes\"\n",
             "netsy.toml:6: `leases.expire` wants true or false, not `yes`",
         ),

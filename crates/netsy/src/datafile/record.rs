@@ -42,8 +42,8 @@ mod field {
 /// Encodes a Record: the datafile message, crc first, without a length frame.
 ///
 /// # Panics
-/// If key, value and leader_id together exceed what a message may hold (4 MiB): no request is let in
-/// that is half as large.
+/// If key, value and leader_id together exceed what a message may hold (4 MiB): no request of more than 3 MiB is
+/// let in.
 #[must_use]
 pub fn encode(record: &Record) -> Bytes {
     let content = record.key.len() + record.value.len() + record.leader_id.len();
