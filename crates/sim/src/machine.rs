@@ -135,7 +135,7 @@ pub(crate) struct Process {
     pub(crate) upload: u64,
     /// What the next piece of work for the disk is made of.
     pub(crate) batch: Work,
-    /// Which Replicas were sent less than this step wanted.
+    /// Which Replicas were sent less than this turn wanted.
     pub(crate) sent_less: Vec<Input>,
     /// Whether that must go to the disk now, not with the next one.
     pub(crate) urgent: bool,

@@ -433,6 +433,11 @@ impl World {
         for effect in process.node.flush(now) {
             self.perform(index, effect);
         }
+        let process = self.nodes[index].process.as_mut();
+        let sent_less = process.map(|process| std::mem::take(&mut process.sent_less));
+        for input in sent_less.into_iter().flatten() {
+            self.step(index, input);
+        }
         self.open_gate(index);
         self.send_batch(index);
         self.show(index);
@@ -462,11 +467,6 @@ impl World {
         }
         for effect in effects {
             self.perform(index, effect);
-        }
-        let process = self.nodes[index].process.as_mut();
-        let sent_less = process.map(|process| std::mem::take(&mut process.sent_less));
-        for input in sent_less.into_iter().flatten() {
-            self.step(index, input);
         }
     }
 

@@ -187,7 +187,7 @@ pub(crate) struct Driver {
     /// The newest Records of the log, ascending: what Replicas are sent from.
     recent: VecDeque<Encoded>,
     recent_bytes: usize,
-    /// Which Replicas were sent less than this step wanted.
+    /// Which Replicas were sent less than this turn wanted.
     sent_less: Vec<Input>,
     /// The Records of the message that is being stepped, beside their encoding.
     arrived: Vec<Encoded>,
@@ -255,16 +255,22 @@ pub fn run(
         let mut has_doors = true;
         loop {
             tokio::select! {
+                // Time and the end come first: they are seldom, and whatever is frequent never keeps them waiting.
                 biased;
-                _ = inbox.recv_many(&mut came, BATCH_MAX) => {}
-                taken = speech.recv_many(&mut said, BATCH_MAX), if has_peers => has_peers = taken > 0,
-                // None at all means that the doors are gone: time still has to pass.
-                taken = requests.recv_many(&mut asked, BATCH_MAX), if has_doors => has_doors = taken > 0,
                 _ = ticks.tick() => came.push(Event::Input(Input::Tick)),
                 () = close.cancelled(), if leave_at.is_none() => {
                     leave_at = Some(now() + u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
                     came.push(Event::Input(Input::Close));
                 }
+                _ = inbox.recv_many(&mut came, BATCH_MAX) => {}
+                taken = speech.recv_many(&mut said, BATCH_MAX), if has_peers => has_peers = taken > 0,
+                // None at all means that the doors are gone: time still has to pass.
+                taken = requests.recv_many(&mut asked, BATCH_MAX), if has_doors => has_doors = taken > 0,
+            }
+            while said.len() < BATCH_MAX
+                && let Ok(inbound) = speech.try_recv()
+            {
+                said.push(inbound);
             }
             while let Ok(request) = requests.try_recv() {
                 asked.push(request);
@@ -394,6 +400,9 @@ impl Driver {
         for effect in self.node.flush(now()) {
             self.perform(effect);
         }
+        for input in std::mem::take(&mut self.sent_less) {
+            self.step(input);
+        }
         self.send_batch();
         self.publish();
     }
@@ -402,9 +411,6 @@ impl Driver {
         let effects = self.node.step(now(), wall_clock(), input);
         for effect in effects {
             self.perform(effect);
-        }
-        for input in std::mem::take(&mut self.sent_less) {
-            self.step(input);
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rules::message::{Message, Records};
@@ -24,6 +25,9 @@ use crate::store::Failure;
 /// The most bytes of Records that are on their way to a Replica before one of them is known to have arrived; a
 /// single Record may be larger.
 const SENT_BYTES: usize = 16 << 20;
+
+/// How long the Primary's word on how far is committed is waited for: its connection may live while it does not.
+const WORD_WITHIN: Duration = Duration::from_secs(3);
 
 impl Driver {
     /// Another Node says something.
@@ -173,14 +177,18 @@ impl Driver {
     pub(super) fn pass_on(
         &self,
         wire: Bytes,
-        reply: oneshot::Sender<Result<Outcome, Refusal>>,
+        mut reply: oneshot::Sender<Result<Outcome, Refusal>>,
     ) -> Option<oneshot::Sender<Result<Outcome, Refusal>>> {
         let (Some(peers), Some(primary)) = (self.peers.clone(), self.primary_elsewhere()) else {
             return Some(reply);
         };
         let view = Arc::clone(&self.view);
         self.runtime.spawn(async move {
-            let answer = peers.txn(&primary, wire).await;
+            let answer = tokio::select! {
+                answer = peers.txn(&primary, wire) => answer,
+                // The client has given up: one that waits for the Primary's gate need not be done.
+                () = reply.closed() => return,
+            };
             if let Ok(outcome) = &answer {
                 // What a client was told, it can read here: as long as here is somebody.
                 let shown = view.reached(outcome.assigned.unwrap_or(outcome.base));
@@ -214,7 +222,8 @@ impl Driver {
         };
         let events = self.events.clone();
         self.runtime.spawn(async move {
-            let _ = events.send(Event::Index(peers.read_index(&primary).await));
+            let word = tokio::time::timeout(WORD_WITHIN, peers.read_index(&primary)).await;
+            let _ = events.send(Event::Index(word.unwrap_or(Err(Refusal::TimedOut))));
         });
     }
 

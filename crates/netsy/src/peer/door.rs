@@ -4,6 +4,7 @@
 //! certificate says otherwise is refused.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures::StreamExt;
 use rules::refusal::Refusal;
@@ -50,6 +51,8 @@ pub async fn serve(
         .max_encoding_message_size(MESSAGE_MAX);
     let incoming = accept(listener, tls, closing.clone());
     let server = tonic::transport::Server::builder()
+        // A Node that is gone without a word leaves no connection behind.
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .initial_stream_window_size(8 << 20)
         .initial_connection_window_size(16 << 20)
         .add_service(service)
