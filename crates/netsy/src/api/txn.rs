@@ -251,3 +251,29 @@ fn inner_header(revision: Revision) -> ResponseHeader {
         ..ResponseHeader::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_record_can_hold_is_not_let_in_by_another_node_either() {
+        let put = |bytes| {
+            let put = wire::PutRequest {
+                key: b"k".to_vec().into(),
+                value: vec![0; bytes].into(),
+                ..wire::PutRequest::default()
+            };
+            let op = RequestOp {
+                request: Some(WireOp::RequestPut(put)),
+            };
+            let request = TxnRequest {
+                success: vec![op],
+                ..TxnRequest::default()
+            };
+            passed_on(&request.encode_to_vec())
+        };
+        assert!(put(LARGEST_REQUEST - 1024).is_ok());
+        assert_eq!(put(LARGEST_REQUEST).err(), Some(Refusal::RequestTooLarge));
+    }
+}
