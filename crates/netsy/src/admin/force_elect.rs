@@ -208,6 +208,7 @@ async fn give_up(
     };
     let body = serde_json::to_vec_pretty(&forced).expect("plain structs always serialise");
     let body = Bytes::from(body);
+    let mut unknown = false;
     loop {
         let swap = bucket.swap(
             &Document::Primary,
@@ -217,6 +218,15 @@ async fn give_up(
         );
         match swap.await {
             Swapped::Won(_) => return Ok(forced),
+            // An attempt may have come to pass, and an Elector gone on from there.
+            Swapped::Lost(_) if unknown => {
+                return Err(RunError::failed(
+                    ATTEMPTED,
+                    "the register was changed while it was not known what became of the swap; the votes may have \
+                     been given up",
+                    "look again: `netsy status --cluster` says whether there is a Primary",
+                ));
+            }
             Swapped::Lost(_) => {
                 return Err(RunError::failed(
                     ATTEMPTED,
@@ -225,6 +235,7 @@ async fn give_up(
                 ));
             }
             Swapped::Unknown(why) => {
+                unknown = true;
                 say(&format!(
                     "it is not known yet what became of it, trying again: {why}\n"
                 ));
