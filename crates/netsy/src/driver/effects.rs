@@ -130,12 +130,7 @@ impl Driver {
         {
             self.unsent.pop_back();
         }
-        while let Some(newest) = self.recent.back()
-            && newest.record.revision > last
-        {
-            self.recent_bytes -= newest.bytes.len();
-            self.recent.pop_back();
-        }
+        self.recent.truncate(last);
         self.batch.truncate_above = Some(last);
         self.batch_urgent = true;
     }

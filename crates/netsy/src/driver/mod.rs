@@ -15,6 +15,7 @@ mod peers;
 mod progress;
 mod publish;
 mod reads;
+mod recent;
 mod registration;
 mod restore;
 mod snapshots;
@@ -48,8 +49,6 @@ use crate::view::View;
 
 /// How often time itself is an Input.
 const TICK: Duration = Duration::from_millis(50);
-/// How many bytes of the newest Records are kept at hand for Replicas.
-const RECENT_BYTES: usize = 16 << 20;
 /// The most Requests taken into one batch.
 const BATCH_MAX: usize = 4096;
 
@@ -184,9 +183,7 @@ pub(crate) struct Driver {
     /// Txns that came while the write gate was shut.
     held: asked::Held,
     peers: Option<Peers>,
-    /// The newest Records of the log, ascending: what Replicas are sent from.
-    recent: VecDeque<Encoded>,
-    recent_bytes: usize,
+    recent: recent::Recent,
     /// Which Replicas were sent less than this turn wanted.
     sent_less: Vec<Input>,
     /// The Records of the message that is being stepped, beside their encoding.
@@ -327,8 +324,7 @@ impl Driver {
             waiting: VecDeque::new(),
             held: asked::Held::default(),
             peers,
-            recent: VecDeque::new(),
-            recent_bytes: 0,
+            recent: recent::Recent::default(),
             sent_less: Vec::new(),
             arrived: Vec::new(),
             indexes: reads::Askers::default(),
@@ -421,7 +417,9 @@ impl Driver {
         self.expiry.note(&encoded.record);
         self.snapshots.grew(encoded.bytes.len());
         self.unsent.push_back(encoded.clone());
-        self.remember(encoded.clone());
+        if self.peers.is_some() {
+            self.recent.push(encoded.clone());
+        }
         self.batch.append.push(encoded);
         // A write commits when disk and bucket both hold it: the disk's turn comes with the Chunk's, so that
         // one transaction carries as much as one Chunk. Where Receipts commit, the disk does not wait.
@@ -439,21 +437,6 @@ impl Driver {
                 bytes: record::encode(&record),
                 record,
             },
-        }
-    }
-
-    /// Keeps the newest Records at hand for the Replicas.
-    fn remember(&mut self, encoded: Encoded) {
-        if self.peers.is_none() {
-            return;
-        }
-        self.recent_bytes += encoded.bytes.len();
-        self.recent.push_back(encoded);
-        while self.recent_bytes > RECENT_BYTES {
-            let Some(oldest) = self.recent.pop_front() else {
-                break;
-            };
-            self.recent_bytes -= oldest.bytes.len();
         }
     }
 

@@ -151,16 +151,11 @@ impl Driver {
             found.push(encoded);
             ControlFlow::Continue(())
         };
-        let first = self.recent.front().map(|encoded| encoded.record.revision);
-        match first {
-            Some(first) if first <= after.next() => {
-                let skip = after.next().since(first) as usize;
-                let records = self.recent.iter().skip(skip);
-                let _ = records
-                    .take(upto.since(after) as usize)
-                    .try_for_each(|encoded| take(encoded.clone()));
-            }
-            _ => self.store.scan(after, upto, &mut take)?,
+        if let Some(records) = self.recent.after(after) {
+            let mut wanted = records.take(upto.since(after) as usize).cloned();
+            let _ = wanted.try_for_each(take);
+        } else {
+            self.store.scan(after, upto, &mut take)?;
         }
         Ok(found)
     }
