@@ -20,8 +20,9 @@ use netsy::exit::RunError;
 use netsy::{World, run_in};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use parking_lot::Mutex;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -51,10 +52,29 @@ pub(crate) fn new_chunks(fault: Fault) -> impl Fn(&Operation) -> Fault + Send + 
     }
 }
 
+/// Ports of Nodes, kept for as long as the place is there: where a Node is gone, clients find nobody, and not a Node
+/// of another test.
+#[derive(Clone, Default)]
+struct Ports(Arc<Mutex<Vec<TcpSocket>>>);
+
+impl Ports {
+    /// A port that a listener can be bound to, and that nobody else is given.
+    fn reserve(&self) -> SocketAddr {
+        let socket = TcpSocket::new_v4().unwrap();
+        // Both have it, and this one never listens.
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let at = socket.local_addr().unwrap();
+        self.0.lock().push(socket);
+        at
+    }
+}
+
 /// What outlives Nodes.
 pub(crate) struct Place {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) home: TempDir,
+    ports: Ports,
 }
 
 impl Place {
@@ -67,6 +87,7 @@ impl Place {
         Place {
             store: Arc::new(InMemory::new()),
             home: tempfile::tempdir().unwrap(),
+            ports: Ports::default(),
         }
     }
 
@@ -74,7 +95,8 @@ impl Place {
     pub(crate) fn on_files() -> Place {
         let home = tempfile::tempdir().unwrap();
         let store = Arc::new(LocalFiles::open(&home.path().join("bucket")).unwrap());
-        Place { store, home }
+        let ports = Ports::default();
+        Place { store, home, ports }
     }
 
     /// The bucket in calm weather.
@@ -105,8 +127,12 @@ impl Place {
         config.limits.drain_timeout = Duration::from_millis(500);
         config.snapshots.check_interval = Duration::from_millis(100);
         let sky = Faults::new(Arc::clone(&self.store));
-        let port = None;
-        Setup { config, sky, port }
+        Setup {
+            config,
+            sky,
+            ports: self.ports.clone(),
+            port: None,
+        }
     }
 
     /// A Node of a cluster: others reach it, and it reaches them.
@@ -148,6 +174,7 @@ pub(crate) fn rand() -> u64 {
 pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) sky: Faults,
+    ports: Ports,
     /// Its peer port, if that is to outlive the Node.
     port: Option<std::net::TcpListener>,
 }
@@ -168,12 +195,18 @@ impl Setup {
 
     /// Starts it. Returns when its ports are open; it is not ready then.
     pub(crate) async fn start(self) -> Running {
-        let Setup { config, sky, port } = self;
+        let Setup {
+            config,
+            sky,
+            ports,
+            port,
+        } = self;
+        let [clients, health, peers] = [(); 3].map(|()| ports.reserve());
         let name = config.node_id.clone();
         let bucket = Bucket::over(Arc::new(sky.clone()), "the bucket", CLUSTER);
         let bucket = bucket.with_timeouts(TIMEOUTS);
         let shutdown = CancellationToken::new();
-        let (addresses, bound) = tokio::sync::oneshot::channel();
+        let (bound, is_bound) = tokio::sync::oneshot::channel();
         let (sender, ended) = tokio::sync::oneshot::channel();
         let token = shutdown.clone();
         std::thread::spawn(move || {
@@ -183,13 +216,12 @@ impl Setup {
                 .build()
                 .unwrap();
             let result = runtime.block_on(async move {
-                let clients = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                let health = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                let at = (clients.local_addr().unwrap(), health.local_addr().unwrap());
-                let _ = addresses.send(at);
+                let clients = TcpListener::bind(clients).await.unwrap();
+                let health = TcpListener::bind(health).await.unwrap();
+                let _ = bound.send(());
                 let peers = match (port, config.peer.listen) {
                     (Some(port), _) => Some(TcpListener::from_std(port).unwrap()),
-                    (None, Some(address)) => Some(TcpListener::bind(address).await.unwrap()),
+                    (None, Some(_)) => Some(TcpListener::bind(peers).await.unwrap()),
                     (None, None) => None,
                 };
                 let world = World {
@@ -207,7 +239,7 @@ impl Setup {
             }
             let _ = sender.send(result);
         });
-        let (clients, health) = bound.await.unwrap();
+        is_bound.await.unwrap();
         Running {
             name,
             clients,
