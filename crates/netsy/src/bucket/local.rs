@@ -7,11 +7,12 @@
 //!
 //! An object's tag is a hash of its content: every document carries a random mark, so a tag never returns.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,7 @@ use object_store::{
     MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result,
 };
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
@@ -46,8 +48,49 @@ pub(super) struct MayBlock;
 /// A folder of the local file system as an [`ObjectStore`] with conditional writes.
 #[derive(Clone)]
 pub struct LocalFiles {
-    root: Arc<PathBuf>,
+    folder: Arc<Folder>,
     files: LocalFileSystem,
+}
+
+/// The bucket's own folder.
+struct Folder {
+    root: PathBuf,
+    /// It, held open: nothing that is mounted there can be unmounted under a Node.
+    held: File,
+    /// Folders in it where a write failed, so that what is seen there may not be durable.
+    unsynced: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl Folder {
+    /// Whether the path still names what was opened: whatever lies there otherwise is another bucket, or none.
+    fn in_place(&self) -> io::Result<()> {
+        let (now, then) = (fs::metadata(&self.root), self.held.metadata()?);
+        let same = |now: fs::Metadata| (now.dev(), now.ino()) == (then.dev(), then.ino());
+        if now.is_ok_and(same) {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "the bucket's folder was moved, replaced or unmounted while it was used",
+        ))
+    }
+
+    /// Before an object of this folder is believed: where a write failed it may be seen, and be gone after a loss of
+    /// power.
+    fn settle(&self, folder: &FilePath) -> io::Result<()> {
+        if self.unsynced.lock().contains(folder) {
+            sync_folder(folder)?;
+            self.unsynced.lock().remove(folder);
+        }
+        Ok(())
+    }
+
+    /// Notes a write that failed for another reason than what is there.
+    fn note(&self, target: &FilePath, error: &io::Error) {
+        let answered = error.kind() == ErrorKind::AlreadyExists || is_mismatch(error);
+        if !answered {
+            self.unsynced.lock().insert(folder_of(target).to_owned());
+        }
+    }
 }
 
 impl LocalFiles {
@@ -59,6 +102,7 @@ impl LocalFiles {
     pub fn open(root: &FilePath) -> io::Result<LocalFiles> {
         DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         let root = fs::canonicalize(root)?;
+        let held = File::open(&root)?;
         tidy(&root)?;
         if let Some(parent) = root.parent() {
             sync_folder(parent)?;
@@ -67,8 +111,13 @@ impl LocalFiles {
             .map_err(io::Error::other)?
             .with_fsync(true)
             .with_automatic_cleanup(false);
+        let unsynced = Mutex::default();
         Ok(LocalFiles {
-            root: Arc::new(root),
+            folder: Arc::new(Folder {
+                root,
+                held,
+                unsynced,
+            }),
             files,
         })
     }
@@ -78,6 +127,13 @@ impl LocalFiles {
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         tokio::task::spawn_blocking(work).await?
+    }
+
+    fn in_place(&self) -> Result<()> {
+        let root = &self.folder.root;
+        self.folder
+            .in_place()
+            .map_err(|error| store_error(error, root))
     }
 }
 
@@ -89,7 +145,7 @@ impl fmt::Debug for LocalFiles {
 
 impl fmt::Display for LocalFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{STORE}({})", self.root.display())
+        write!(f, "{STORE}({})", self.folder.root.display())
     }
 }
 
@@ -102,18 +158,21 @@ impl ObjectStore for LocalFiles {
         opts: PutOptions,
     ) -> Result<PutResult> {
         let target = self.files.path_to_filesystem(location)?;
-        let root = Arc::clone(&self.root);
+        let folder = Arc::clone(&self.folder);
         let may_block = opts.extensions.get::<MayBlock>().is_some();
         let put = move || {
-            let outcome = match opts.mode {
+            let write = || match opts.mode {
                 PutMode::Create => create(&target, &payload),
-                PutMode::Overwrite => replace(&root, &target, &payload, None),
+                PutMode::Overwrite => replace(&folder.root, &target, &payload, None),
                 PutMode::Update(version) => {
                     let expected = version.e_tag.unwrap_or_default();
-                    replace(&root, &target, &payload, Some(&expected))
+                    replace(&folder.root, &target, &payload, Some(&expected))
                 }
             };
-            outcome.map_err(|error| store_error(error, &target))?;
+            folder.in_place().and_then(|()| write()).map_err(|error| {
+                folder.note(&target, &error);
+                store_error(error, &target)
+            })?;
             let e_tag = (payload.content_length() as u64 <= TAGGED)
                 .then(|| tag(payload.iter().map(|piece| &piece[..])));
             Ok(PutResult {
@@ -134,14 +193,19 @@ impl ObjectStore for LocalFiles {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
+        self.in_place()?;
         self.files.put_multipart_opts(location, opts).await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.in_place()?;
         let unconditional = GetOptions::new().with_range(options.range.clone());
         let mut found = self.files.get_opts(location, unconditional).await?;
         let path = self.files.path_to_filesystem(location)?;
+        let folder = Arc::clone(&self.folder);
         LocalFiles::blocking(move || {
+            let settled = folder.settle(folder_of(&path));
+            settled.map_err(|error| store_error(error, &path))?;
             found.meta.e_tag = match &found.payload {
                 GetResultPayload::File(file, _) if found.meta.size <= TAGGED => {
                     Some(tag_of(file).map_err(|error| store_error(error, &path))?)
@@ -165,7 +229,11 @@ impl ObjectStore for LocalFiles {
                 async move {
                     let target = store.files.path_to_filesystem(&location)?;
                     LocalFiles::blocking(move || {
-                        delete(&store.root, &target).map_err(|error| store_error(error, &target))
+                        let folder = &store.folder;
+                        let deleted = folder.in_place();
+                        deleted
+                            .and_then(|()| delete(&folder.root, &target))
+                            .map_err(|error| store_error(error, &target))
                     })
                     .await?;
                     Ok(location)
@@ -175,7 +243,10 @@ impl ObjectStore for LocalFiles {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.files.list(prefix).map_ok(untagged).boxed()
+        match self.in_place() {
+            Ok(()) => self.files.list(prefix).map_ok(untagged).boxed(),
+            Err(error) => nothing_but(error),
+        }
     }
 
     fn list_with_offset(
@@ -183,13 +254,15 @@ impl ObjectStore for LocalFiles {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.files
-            .list_with_offset(prefix, offset)
-            .map_ok(untagged)
-            .boxed()
+        let listed = || self.files.list_with_offset(prefix, offset);
+        match self.in_place() {
+            Ok(()) => listed().map_ok(untagged).boxed(),
+            Err(error) => nothing_but(error),
+        }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.in_place()?;
         let mut list = self.files.list_with_delimiter(prefix).await?;
         list.objects = list.objects.into_iter().map(untagged).collect();
         Ok(list)
@@ -204,6 +277,10 @@ impl ObjectStore for LocalFiles {
             implementer: STORE.into(),
         })
     }
+}
+
+fn nothing_but(error: Error) -> BoxStream<'static, Result<ObjectMeta>> {
+    futures::stream::once(async { Err(error) }).boxed()
 }
 
 /// Listings carry no tag: it would cost a read of every object.
@@ -381,6 +458,8 @@ fn is_staged(name: &str) -> bool {
 }
 
 fn sync_folder(folder: &FilePath) -> io::Result<()> {
+    #[cfg(test)]
+    tests::may_fail(folder)?;
     File::open(folder)?.sync_all()
 }
 
@@ -412,9 +491,13 @@ fn tag<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> String {
 #[error("the object there is not the one expected")]
 struct Mismatch;
 
+fn is_mismatch(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Mismatch>())
+}
+
 fn store_error(error: io::Error, target: &FilePath) -> Error {
     let path = target.display().to_string();
-    if error.get_ref().is_some_and(|inner| inner.is::<Mismatch>()) {
+    if is_mismatch(&error) {
         return Error::Precondition {
             path,
             source: error.into(),
@@ -449,6 +532,16 @@ mod tests {
 
     use super::*;
 
+    /// The one folder that cannot be made durable.
+    static FAILS: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+    pub(super) fn may_fail(folder: &FilePath) -> io::Result<()> {
+        if FAILS.lock().as_deref() == Some(folder) {
+            return Err(io::Error::other("on purpose"));
+        }
+        Ok(())
+    }
+
     fn opened() -> (tempfile::TempDir, LocalFiles) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let files = LocalFiles::open(&folder.path().join("deep/bucket")).expect("opens");
@@ -471,7 +564,7 @@ mod tests {
         let (_folder, files) = opened();
         let at = Path::from("leader/primary.json");
         files.put(&at, "one".into()).await.expect("writes");
-        let leader = files.root.join("leader");
+        let leader = files.folder.root.join("leader");
         for (name, age) in [
             ("primary.json#71", 2 * STALE),
             ("primary.json#72", STALE / 2),
@@ -480,7 +573,7 @@ mod tests {
             file.set_modified(SystemTime::now() - age).expect("ages");
         }
         assert_eq!(names(&files).await, ["leader/primary.json"]);
-        let again = LocalFiles::open(&files.root).expect("opens");
+        let again = LocalFiles::open(&files.folder.root).expect("opens");
         assert!(
             !leader.join("primary.json#71").exists(),
             "it is an hour old"
@@ -502,14 +595,14 @@ mod tests {
                 .await;
         }
         files.put(&at, "three".into()).await.expect("writes");
-        let found = fs::read_dir(files.root.join("nodes"))
+        let found = fs::read_dir(files.folder.root.join("nodes"))
             .expect("reads")
             .count();
         assert_eq!(found, 1);
         let mode =
             |path: &FilePath| path.metadata().expect("is there").permissions().mode() & 0o777;
-        assert_eq!(mode(&files.root), 0o700);
-        assert_eq!(mode(&files.root.join("nodes/a.json")), 0o600);
+        assert_eq!(mode(&files.folder.root), 0o700);
+        assert_eq!(mode(&files.folder.root.join("nodes/a.json")), 0o600);
     }
 
     #[tokio::test]
@@ -533,5 +626,55 @@ mod tests {
             .delete(&at)
             .await
             .expect("is fine with nothing to delete");
+    }
+
+    #[tokio::test]
+    async fn what_is_seen_where_a_write_failed_is_not_believed_before_it_is_durable() {
+        let (_folder, files) = opened();
+        let at = Path::from("chunks/1");
+        files
+            .put(&Path::from("chunks/0"), "zero".into())
+            .await
+            .expect("writes");
+        let chunks = files.folder.root.join("chunks");
+        *FAILS.lock() = Some(chunks.clone());
+        let create = || files.put_opts(&at, "one".into(), PutMode::Create.into());
+        create().await.expect_err("its name is not durable");
+        assert!(chunks.join("1").exists(), "it can be seen");
+        let unclear = files.get(&at).await.expect_err("it may go again");
+        assert!(matches!(unclear, Error::Generic { .. }), "{unclear:?}");
+        *FAILS.lock() = None;
+        let found = files.get(&at).await.expect("it is durable now");
+        assert_eq!(found.bytes().await.expect("reads"), "one");
+        let there = create().await;
+        assert!(
+            matches!(there, Err(Error::AlreadyExists { .. })),
+            "{there:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_was_replaced_is_no_bucket() {
+        let (_folder, files) = opened();
+        let at = Path::from("leader/primary.json");
+        files.put(&at, "one".into()).await.expect("writes");
+        let root = &files.folder.root;
+        let away = root.with_extension("away");
+        fs::rename(root, &away).expect("moves");
+        for replaced in [false, true] {
+            if replaced {
+                fs::create_dir(root).expect("creates");
+            }
+            let found = files.get(&at).await.expect_err("it is elsewhere");
+            assert!(matches!(found, Error::Generic { .. }), "{found:?}");
+            let listed: Result<Vec<_>> = files.list(None).try_collect().await;
+            listed.expect_err("nothing is known of it");
+            let written = files.put_opts(&at, "two".into(), PutMode::Create.into());
+            written.await.expect_err("it would be another bucket");
+            files.delete(&at).await.expect_err("it is elsewhere");
+        }
+        fs::remove_dir(root).expect("nothing was written there");
+        fs::rename(&away, root).expect("moves back");
+        files.get(&at).await.expect("it is back");
     }
 }

@@ -8,7 +8,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use rules::chain::{Found, Log, Verdict, first_difference, judge};
 use rules::compaction::Compactions;
 use rules::record::{Kind, Record};
@@ -24,8 +24,13 @@ use crate::datafile::chunk::Chunk;
 use crate::store::{self, Batch, Store};
 use crate::view::{Source, View};
 
+/// How far back the Chunk that holds a Revision is looked for before all of them are listed.
+const LOOK_BACK: u64 = 100_000;
 /// How many Chunks are fetched side by side.
 const PARALLEL: usize = 16;
+
+/// Answered when a batch is on disk.
+type Submitted = oneshot::Receiver<Result<Revision, store::Failure>>;
 
 /// A Node ready to run.
 pub struct Restored {
@@ -152,6 +157,7 @@ impl Restore<'_> {
         };
         let mut snapshots = self.bucket.list_snapshots().await?;
         self.snapshot = snapshots.last().copied().unwrap_or_default();
+        self.holds_what_is_known(log).await?;
         snapshots.retain(|revision| *revision > log.durable);
         let is_empty = log.last == Revision::ZERO;
         if gap.is_none() && (!is_empty || snapshots.is_empty()) {
@@ -166,6 +172,50 @@ impl Restore<'_> {
              between ({}): restore the missing objects",
             log.tail_slot(),
             self.passed_over()
+        )))
+    }
+
+    /// Makes sure that the bucket holds the chain as far as this disk knows it. Where it does not, it is another bucket
+    /// (a folder that is not mounted) or an older copy, and to go on there would be to write a second chain.
+    async fn holds_what_is_known(&mut self, log: &Log) -> Result<(), RestoreFailure> {
+        let durable = log.durable;
+        if durable <= self.snapshot {
+            // Clean-up may have taken the Chunk; the Snapshot proves as much.
+            return Ok(());
+        }
+        for back in [LOOK_BACK, durable.0] {
+            let from = Revision(durable.0.saturating_sub(back).max(1));
+            let chunks = self.bucket.list_chunks(from).await?;
+            let Some(first) = chunks.into_iter().rfind(|first| *first <= durable) else {
+                continue;
+            };
+            let chunk = match self.bucket.get_chunk(first).await {
+                // This disk has what is damaged there.
+                Err(failure) if is_damage(&failure) => return Ok(()),
+                found => found?,
+            };
+            let mut records = chunk.iter().flat_map(|chunk| &chunk.records);
+            let there = records.find(|encoded| encoded.record.revision == durable);
+            let here = self.store.get(durable)?;
+            match (there, here) {
+                (Some(there), Some(here)) if there.record != here.record => {
+                    return Err(RestoreFailure::Damaged(format!(
+                        "the chunk at revision {first} differs from what this disk knows to be in the bucket: \
+                         another chain was written there, or here"
+                    )));
+                }
+                (Some(_), _) => return Ok(()),
+                (None, _) => break,
+            }
+        }
+        let snapshots = self.bucket.list_snapshots().await?;
+        self.snapshot = snapshots.last().copied().unwrap_or_default();
+        if durable <= self.snapshot {
+            return Ok(());
+        }
+        Err(RestoreFailure::Damaged(format!(
+            "this disk knows the chain to revision {durable}, and the bucket holds no chunk that reaches it: is it \
+             the right bucket, mounted, and no older copy?"
         )))
     }
 
@@ -257,31 +307,37 @@ impl Restore<'_> {
     /// it has to be read on from a Snapshot.
     async fn read_chain(&mut self, log: &mut Log) -> Result<bool, RestoreFailure> {
         let mut chain = self.bucket.fetch_chunks(log.tail_slot(), PARALLEL);
-        let (mut done, mut whole) = (None, true);
-        while let Some(chunk) = chain.next().await {
-            let chunk = chunk?;
-            if may_be_late(self.bucket, log.tail_slot(), &chunk).await? {
-                whole = false;
-                break;
-            }
-            done = Some(self.import(log, chunk)?);
-            self.progress.reached(log.last);
-        }
+        let mut done = None;
+        let whole = self.walk(&mut chain, log, &mut done).await;
         if let Some(done) = done {
             // The writer thread takes batches in order: when the last is done, all are.
             let ended = |_| RestoreFailure::Disk(store::Failure::Closed);
             done.await.map_err(ended)??;
         }
         log.appended = log.last;
-        Ok(whole)
+        whole
+    }
+
+    /// Takes Chunk by Chunk; `done` is told when the disk has the last of them, also where this fails.
+    async fn walk(
+        &mut self,
+        chain: &mut (impl Stream<Item = Result<Chunk, bucket::Failure>> + Unpin),
+        log: &mut Log,
+        done: &mut Option<Submitted>,
+    ) -> Result<bool, RestoreFailure> {
+        while let Some(chunk) = chain.next().await {
+            let chunk = chunk?;
+            if may_be_late(self.bucket, log.tail_slot(), &chunk).await? {
+                return Ok(false);
+            }
+            *done = Some(self.import(log, chunk)?);
+            self.progress.reached(log.last);
+        }
+        Ok(true)
     }
 
     /// Takes one Chunk of the chain into the log and onto the disk.
-    fn import(
-        &self,
-        log: &mut Log,
-        chunk: Chunk,
-    ) -> Result<oneshot::Receiver<Result<Revision, store::Failure>>, RestoreFailure> {
+    fn import(&self, log: &mut Log, chunk: Chunk) -> Result<Submitted, RestoreFailure> {
         let first = log.tail_slot();
         let records: Vec<Record> = chunk
             .records

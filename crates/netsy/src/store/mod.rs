@@ -109,6 +109,7 @@ impl Store {
     pub fn open(dir: Option<&Path>, identity: &StoreIdentity) -> Result<Store, Failure> {
         let home = dir.map(Home::open).transpose()?;
         let (disk, meta) = schema::open(home.as_ref(), identity)?;
+        schema::check(&disk)?;
         let inner = Arc::new(Inner {
             queue: Mutex::new(Queue::new(Tail::of(&meta))),
             wake: Condvar::new(),

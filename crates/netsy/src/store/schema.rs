@@ -250,6 +250,17 @@ pub(super) fn read(connection: &Connection) -> Result<(StoreIdentity, Meta), Fai
     Ok((owner, meta))
 }
 
+/// Whether the file's pages fit one another: a Record whose row is gone has no crc that could be wrong.
+pub(super) fn check(connection: &Connection) -> Result<(), Failure> {
+    let said: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .attempt("checking the database")?;
+    if said == "ok" {
+        return Ok(());
+    }
+    Err(corrupt(None, format!("its pages do not fit: {said}")))
+}
+
 fn select(connection: &Connection) -> rusqlite::Result<(StoreIdentity, Meta)> {
     let epochs = connection
         .prepare("SELECT epoch, first FROM epochs ORDER BY first")?

@@ -92,6 +92,37 @@ async fn a_missing_chunk_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_knows_more_than_the_bucket_holds_does_not_go_on_there() {
+    let place = Place::new();
+    lived_in(&place, &Arc::default(), 0).await;
+    // As when the bucket's file system is not mounted.
+    let elsewhere = Place::new();
+    let disk = place.disk("one");
+    let there = elsewhere.node("one").with(|config| config.data_dir = disk);
+    let said = there.refused().await.to_string();
+    assert!(said.contains("no chunk that reaches it"), "{said}");
+    let nothing = elsewhere.bucket().list_chunks(Revision(1)).await.unwrap();
+    assert!(nothing.is_empty(), "{nothing:?}");
+    // An older copy of the bucket.
+    let middle = chunk_in_the_middle(&place).await;
+    let newer = place.bucket().list_chunks(middle).await.unwrap();
+    let mut gone = Vec::new();
+    for location in newer.iter().map(|first| names::chunk(*first)) {
+        let chunk = place.store.get(&location).await.unwrap();
+        gone.push((location, chunk.bytes().await.unwrap()));
+    }
+    place.bucket().delete_chunks(&newer).await.unwrap();
+    let said = place.node("one").refused().await.to_string();
+    assert!(said.contains("no chunk that reaches it"), "{said}");
+    for (location, chunk) in gone {
+        place.store.put(&location, chunk.into()).await.unwrap();
+    }
+    let node = place.node("one").start().await;
+    node.healthy().await;
+    node.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_chunk_is_named_with_the_place() {
     let place = Place::new();
     lived_in(&place, &Arc::default(), 0).await;
