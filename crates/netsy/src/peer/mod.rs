@@ -40,8 +40,9 @@ pub(crate) mod proto {
 
 /// The version of the messages this program speaks.
 pub const VERSION: &str = "1";
-/// The most bytes of Records in one message; a single Record may be larger.
-pub const PIECE_BYTES: usize = 4 << 20;
+/// The most bytes of Records in one message; a single Record may be larger. Few enough for a slow line to bring one before the
+/// Replica gives the stream up.
+pub const PIECE_BYTES: usize = 1 << 20;
 /// The largest message taken or sent.
 const MESSAGE_MAX: usize = 64 << 20;
 
