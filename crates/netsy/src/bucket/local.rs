@@ -7,12 +7,11 @@
 //!
 //! An object's tag is a hash of its content: every document carries a random mark, so a tag never returns.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,9 +28,10 @@ use object_store::{
     MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result,
 };
-use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
+
+use super::folder::{Folder, Mismatch, folder_of, is_mismatch, sync_folder};
 
 const STORE: &str = "LocalFiles";
 /// Objects up to this many bytes have a tag. Documents are far smaller.
@@ -52,47 +52,6 @@ pub struct LocalFiles {
     files: LocalFileSystem,
 }
 
-/// The bucket's own folder.
-struct Folder {
-    root: PathBuf,
-    /// It, held open: nothing that is mounted there can be unmounted under a Node.
-    held: File,
-    /// Folders in it where a write failed, so that what is seen there may not be durable.
-    unsynced: Mutex<BTreeSet<PathBuf>>,
-}
-
-impl Folder {
-    /// Whether the path still names what was opened: whatever lies there otherwise is another bucket, or none.
-    fn in_place(&self) -> io::Result<()> {
-        let (now, then) = (fs::metadata(&self.root), self.held.metadata()?);
-        let same = |now: fs::Metadata| (now.dev(), now.ino()) == (then.dev(), then.ino());
-        if now.is_ok_and(same) {
-            return Ok(());
-        }
-        Err(io::Error::other(
-            "the bucket's folder was moved, replaced or unmounted while it was used",
-        ))
-    }
-
-    /// Before an object of this folder is believed: where a write failed it may be seen, and be gone after a loss of
-    /// power.
-    fn settle(&self, folder: &FilePath) -> io::Result<()> {
-        if self.unsynced.lock().contains(folder) {
-            sync_folder(folder)?;
-            self.unsynced.lock().remove(folder);
-        }
-        Ok(())
-    }
-
-    /// Notes a write that failed for another reason than what is there.
-    fn note(&self, target: &FilePath, error: &io::Error) {
-        let answered = error.kind() == ErrorKind::AlreadyExists || is_mismatch(error);
-        if !answered {
-            self.unsynced.lock().insert(folder_of(target).to_owned());
-        }
-    }
-}
-
 impl LocalFiles {
     /// Opens `root`, creating it (mode 0700) if needed. Sweeps up what crashed uploads left behind, and
     /// makes durable what a killed process may have created without doing so.
@@ -111,13 +70,8 @@ impl LocalFiles {
             .map_err(io::Error::other)?
             .with_fsync(true)
             .with_automatic_cleanup(false);
-        let unsynced = Mutex::default();
         Ok(LocalFiles {
-            folder: Arc::new(Folder {
-                root,
-                held,
-                unsynced,
-            }),
+            folder: Arc::new(Folder::new(root, held)),
             files,
         })
     }
@@ -457,16 +411,6 @@ fn is_staged(name: &str) -> bool {
     name != LOCK && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn sync_folder(folder: &FilePath) -> io::Result<()> {
-    #[cfg(test)]
-    tests::may_fail(folder)?;
-    File::open(folder)?.sync_all()
-}
-
-fn folder_of(target: &FilePath) -> &FilePath {
-    target.parent().unwrap_or(FilePath::new("/"))
-}
-
 /// The tag of a small file's content.
 fn tag_of(file: &File) -> io::Result<String> {
     let size = file.metadata()?.len();
@@ -484,15 +428,6 @@ fn tag<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> String {
     let one = checksum(CrcAlgorithm::Crc64Xz, &content);
     let two = checksum(CrcAlgorithm::Crc64Nvme, &content);
     format!("\"{one:016x}{two:016x}\"")
-}
-
-/// What is there is not what a replace expected.
-#[derive(Debug, thiserror::Error)]
-#[error("the object there is not the one expected")]
-struct Mismatch;
-
-fn is_mismatch(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Mismatch>())
 }
 
 fn store_error(error: io::Error, target: &FilePath) -> Error {
@@ -531,16 +466,7 @@ mod tests {
     use object_store::ObjectStoreExt;
 
     use super::*;
-
-    /// The one folder that cannot be made durable.
-    static FAILS: Mutex<Option<PathBuf>> = Mutex::new(None);
-
-    pub(super) fn may_fail(folder: &FilePath) -> io::Result<()> {
-        if FAILS.lock().as_deref() == Some(folder) {
-            return Err(io::Error::other("on purpose"));
-        }
-        Ok(())
-    }
+    use crate::bucket::folder::FAILS;
 
     fn opened() -> (tempfile::TempDir, LocalFiles) {
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -8,6 +8,7 @@
 pub mod chunks;
 pub mod document;
 pub mod faults;
+mod folder;
 pub mod local;
 pub mod names;
 pub mod open;
