@@ -88,6 +88,8 @@ fn ancestor_h6_a_receipt_counts_for_what_it_was_given_for() {
     let third = third.expect("there are two");
     scene.until("so does the third", |scene| scene.follows(third));
     scene.run(1_000);
+    // No change of voters is under way.
+    scene.write_and_wait(P);
     let chunks = scene.hold(chunk_of(P));
     for index in [A, B, c, d] {
         if index != third {
