@@ -316,7 +316,11 @@ async fn a_full_store_refuses_puts_and_lets_deletes_through() {
         write(&node.kv(), delete(&format!("full-{number}"))).await;
     }
     until("there is room again", || async {
-        node.kv().txn(fill(0)).await.is_ok()
+        let written = node.kv().txn(fill(0)).await;
+        let size = node.status().await.db_size_in_use;
+        written
+            .inspect_err(|status| println!("{size} bytes in use: {status}"))
+            .is_ok()
     })
     .await;
     node.kill().await;
