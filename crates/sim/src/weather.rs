@@ -44,7 +44,7 @@ pub struct Weather {
     pub doubled_message: u64,
     /// Longest a message is on its way, milliseconds; most take a few.
     pub message_max: u64,
-    /// What each takes at least, on top of that.
+    /// What each takes besides.
     pub message_min: u64,
     /// The Node is cut off from one other Node, in one direction or both.
     pub cut: u64,

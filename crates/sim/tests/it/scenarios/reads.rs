@@ -7,7 +7,9 @@ use rules::revision::{Epoch, Revision};
 use rules::step::Input;
 use sim::clients::Told;
 use sim::cluster::Cluster;
-use sim::scene::{Scene, chain_reads_of, chunk_of, lock_of_others, message_to, register_reads_of};
+use sim::scene::{
+    Held, Scene, chain_reads_of, chunk_of, lock_of_others, message_to, register_reads_of,
+};
 use sim::world::Happening;
 
 use super::{
@@ -54,6 +56,16 @@ fn the_next_one_gives_up_the_lock(scene: &mut Scene) {
     scene.drop_held(others);
 }
 
+/// P has the lock, and its `looks` at the register are held: it has no lease, and answers nothing before they are let go.
+fn grants_itself_nothing(mut scene: Scene, looks: Held) {
+    scene.read(P);
+    scene.run(300);
+    assert!(!scene.has_lease(P));
+    scene.let_go(looks);
+    scene.mend_disk(A);
+    scene.ends_well();
+}
+
 /// Decision 0027: P, which was Elector, too, takes the lock again. What it knew of the register is from before: it
 /// grants itself nothing by that.
 #[test]
@@ -62,12 +74,7 @@ fn whoever_takes_the_lock_grants_nothing_before_it_has_looked() {
     scene.run(3_000);
     let looks = scene.hold(register_reads_of(P));
     the_old_primary_takes_the_lock(&mut scene);
-    scene.read(P);
-    scene.run(300);
-    assert!(!scene.has_lease(P));
-    scene.let_go(looks);
-    scene.mend_disk(A);
-    scene.ends_well();
+    grants_itself_nothing(scene, looks);
 }
 
 /// Decision 0027: P had asked for the register before it slept. The answer comes when it has taken the lock, and is
@@ -82,12 +89,7 @@ fn a_look_from_before_the_lock_grants_nothing() {
     let looks = scene.hold(register_reads_of(P));
     scene.let_go(old);
     scene.run(100);
-    scene.read(P);
-    scene.run(300);
-    assert!(!scene.has_lease(P));
-    scene.let_go(looks);
-    scene.mend_disk(A);
-    scene.ends_well();
+    grants_itself_nothing(scene, looks);
 }
 
 /// Decision 0027: P, which is the Elector, too, has made the register Active, and the answer is on its way when P falls
@@ -112,12 +114,7 @@ fn a_swap_from_before_the_lock_grants_nothing() {
     let looks = scene.hold(register_reads_of(P));
     scene.let_go(answer);
     scene.run(200);
-    scene.read(P);
-    scene.run(300);
-    assert!(!scene.has_lease(P));
-    scene.let_go(looks);
-    scene.mend_disk(A);
-    scene.ends_well();
+    grants_itself_nothing(scene, looks);
 }
 
 /// H10: P has closed the register, and does not know it yet. The next Primary is named at once: P answers nothing any
