@@ -155,9 +155,18 @@ impl Restore<'_> {
             Onward::End | Onward::GoesOn => None,
             Onward::Gap(found) => Some(found),
         };
-        let mut snapshots = self.bucket.list_snapshots().await?;
-        self.snapshot = snapshots.last().copied().unwrap_or_default();
-        self.holds_what_is_known(log).await?;
+        let mut snapshots = self.list_snapshots().await?;
+        if !self.holds_what_is_known(log).await? {
+            // Clean-up takes a Chunk only when a Snapshot reaches as far.
+            snapshots = self.list_snapshots().await?;
+            if self.snapshot < log.durable {
+                return Err(RestoreFailure::Damaged(format!(
+                    "this disk knows the chain to revision {}, and the bucket holds no chunk that reaches it: is it \
+                     the right bucket, mounted, and no older copy?",
+                    log.durable
+                )));
+            }
+        }
         snapshots.retain(|revision| *revision > log.durable);
         let is_empty = log.last == Revision::ZERO;
         if gap.is_none() && (!is_empty || snapshots.is_empty()) {
@@ -175,13 +184,20 @@ impl Restore<'_> {
         )))
     }
 
-    /// Makes sure that the bucket holds the chain as far as this disk knows it. Where it does not, it is another bucket
-    /// (a folder that is not mounted) or an older copy, and to go on there would be to write a second chain.
-    async fn holds_what_is_known(&mut self, log: &Log) -> Result<(), RestoreFailure> {
+    /// The Revisions of all Snapshots, ascending; remembers the newest.
+    async fn list_snapshots(&mut self) -> Result<Vec<Revision>, RestoreFailure> {
+        let snapshots = self.bucket.list_snapshots().await?;
+        self.snapshot = snapshots.last().copied().unwrap_or_default();
+        Ok(snapshots)
+    }
+
+    /// Whether the bucket holds the chain as far as this disk knows it. Where it does not, it is another bucket (a
+    /// folder that is not mounted) or an older copy, and to go on there would be to write a second chain.
+    async fn holds_what_is_known(&self, log: &Log) -> Result<bool, RestoreFailure> {
         let durable = log.durable;
         if durable <= self.snapshot {
-            // Clean-up may have taken the Chunk; the Snapshot proves as much.
-            return Ok(());
+            // The Snapshot proves as much, and what lies below it may be a late fence.
+            return Ok(true);
         }
         for back in [LOOK_BACK, durable.0] {
             let from = Revision(durable.0.saturating_sub(back).max(1));
@@ -191,7 +207,7 @@ impl Restore<'_> {
             };
             let chunk = match self.bucket.get_chunk(first).await {
                 // This disk has what is damaged there.
-                Err(failure) if is_damage(&failure) => return Ok(()),
+                Err(failure) if is_damage(&failure) => return Ok(true),
                 found => found?,
             };
             let mut records = chunk.iter().flat_map(|chunk| &chunk.records);
@@ -204,19 +220,11 @@ impl Restore<'_> {
                          another chain was written there, or here"
                     )));
                 }
-                (Some(_), _) => return Ok(()),
-                (None, _) => break,
+                (Some(_), _) => return Ok(true),
+                (None, _) => return Ok(false),
             }
         }
-        let snapshots = self.bucket.list_snapshots().await?;
-        self.snapshot = snapshots.last().copied().unwrap_or_default();
-        if durable <= self.snapshot {
-            return Ok(());
-        }
-        Err(RestoreFailure::Damaged(format!(
-            "this disk knows the chain to revision {durable}, and the bucket holds no chunk that reaches it: is it \
-             the right bucket, mounted, and no older copy?"
-        )))
+        Ok(false)
     }
 
     /// Installs the newest good Snapshot of `snapshots`, ascending. Whether there was one.
@@ -248,8 +256,7 @@ impl Restore<'_> {
     /// A fence lies where Snapshots reach: it may have landed late, in a slot that was cleaned up, and is not
     /// to be believed. The Snapshot is.
     async fn install_newest(&mut self, log: &mut Log) -> Result<(), RestoreFailure> {
-        let mut snapshots = self.bucket.list_snapshots().await?;
-        self.snapshot = snapshots.last().copied().unwrap_or_default();
+        let mut snapshots = self.list_snapshots().await?;
         snapshots.retain(|revision| *revision > log.durable);
         if self.install_one_of(&snapshots, log).await? {
             return Ok(());
