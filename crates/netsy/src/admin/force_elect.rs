@@ -218,21 +218,21 @@ async fn give_up(
         );
         match swap.await {
             Swapped::Won(_) => return Ok(forced),
-            // An attempt may have come to pass, and an Elector gone on from there.
-            Swapped::Lost(_) if unknown => {
-                return Err(RunError::failed(
-                    ATTEMPTED,
-                    "the register was changed while it was not known what became of the swap; the votes may have \
-                     been given up",
-                    "look again: `netsy status --cluster` says whether there is a Primary",
-                ));
-            }
             Swapped::Lost(_) => {
-                return Err(RunError::failed(
-                    ATTEMPTED,
-                    "the register was changed meanwhile; nothing was given up",
-                    "look again",
-                ));
+                let (why, remedy) = if unknown {
+                    // An attempt may have come to pass, and an Elector gone on from there.
+                    (
+                        "the register was changed while it was not known what became of the swap; the votes may \
+                         have been given up",
+                        "look again: `netsy status --cluster` says whether there is a Primary",
+                    )
+                } else {
+                    (
+                        "the register was changed meanwhile; nothing was given up",
+                        "look again",
+                    )
+                };
+                return Err(RunError::failed(ATTEMPTED, why, remedy));
             }
             Swapped::Unknown(why) => {
                 unknown = true;
