@@ -22,10 +22,9 @@ use crate::peer::{Inbound, Outbound, PIECE_BYTES};
 use crate::standing::{Outcome, now};
 use crate::store::Failure;
 
-/// The most bytes of Records that are on their way to a Replica before one of them is known to have arrived; a
-/// single Record may be larger.
+/// The most bytes of Records that a Replica is sent at once, the rest when they have arrived; a single Record may be
+/// larger.
 const SENT_BYTES: usize = 16 << 20;
-
 /// How long the Primary's word on how far is committed is waited for: its connection may live while it does not.
 const WORD_WITHIN: Duration = Duration::from_secs(3);
 
